@@ -1,0 +1,283 @@
+//! The delivery rules, as plain data: time and events come in, decisions go out.
+//!
+//! No clock and no IO in here, so that every IO obeys the same rules and they can be tested by the million.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use crate::id::{CallId, EntryId};
+use crate::message::{FaultKind, Kind, Origin};
+
+/// The greatest number of requests in one entry.
+pub const MAX_PACK: usize = 64;
+
+/// What is known of a request when it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// How it was read.
+    pub origin: Origin,
+    /// Whether somebody waits for a reply.
+    pub kind: Kind,
+    /// Whether this channel sent it, and does not want to hear itself.
+    pub own: bool,
+    /// Whether its deadline has passed.
+    pub expired: bool,
+    /// Whether this channel serves the method.
+    pub served: bool,
+}
+
+/// What to do with a request that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Run it.
+    Run,
+    /// Settle it without running it; nobody is told.
+    Skip(Skipped),
+    /// Settle it without running it; a waiting caller is told.
+    Refuse(FaultKind),
+}
+
+/// Why a request is not run and nobody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// Sent by this very channel.
+    Own,
+    /// Its caller has given up already.
+    Expired,
+    /// In broadcast, another subscriber may serve it.
+    NotServed,
+}
+
+impl Arrival {
+    /// Decides what becomes of the request.
+    #[must_use]
+    pub const fn admit(self) -> Admission {
+        match self {
+            Self {
+                own: true,
+                origin: Origin::Broadcast,
+                ..
+            } => Admission::Skip(Skipped::Own),
+            Self { expired: true, .. } => Admission::Skip(Skipped::Expired),
+            Self { served: true, .. } => Admission::Run,
+            Self {
+                origin: Origin::Broadcast,
+                ..
+            } => Admission::Skip(Skipped::NotServed),
+            Self { .. } => Admission::Refuse(FaultKind::MethodNotFound),
+        }
+    }
+}
+
+/// The entries of a group that this worker holds: handed to it and not yet acknowledged.
+///
+/// An entry of k requests is acknowledged when all k are settled. It stays held until the acknowledgement is confirmed,
+/// so that a re-read of what is pending does not run it again.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    held: HashMap<EntryId, Open>,
+}
+
+/// One bit for each request that is not settled.
+#[derive(Debug)]
+struct Open(u64);
+
+impl Ledger {
+    /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already, or empty, or too large.
+    pub fn take(&mut self, entry: EntryId, requests: usize) -> bool {
+        if requests == 0 || requests > MAX_PACK || self.held.contains_key(&entry) {
+            return false;
+        }
+        self.held.insert(entry, Open(u64::MAX >> (MAX_PACK - requests)));
+        true
+    }
+
+    /// Settles request `index` of `entry`; true exactly once: when that leaves none open, so it is to be acknowledged.
+    pub fn settle(&mut self, entry: EntryId, index: usize) -> bool {
+        let Some(Open(open)) = self.held.get_mut(&entry) else {
+            return false;
+        };
+        let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
+        let was_open = *open & bit != 0;
+        *open &= !bit;
+        was_open && *open == 0
+    }
+
+    /// Forgets an entry whose acknowledgement is confirmed.
+    pub fn confirm(&mut self, entry: EntryId) {
+        self.held.remove(&entry);
+    }
+
+    /// Whether the entry is held.
+    #[must_use]
+    pub fn holds(&self, entry: EntryId) -> bool {
+        self.held.contains_key(&entry)
+    }
+
+    /// How many entries are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}
+
+/// The last calls that a broadcast subscriber has seen, so that a repeated one does not run twice.
+///
+/// Repeats happen when a caller cannot know whether Redis took its request, and when a subscriber has to start again
+/// from the beginning of a stream that was replaced.
+#[derive(Debug)]
+pub struct Recent {
+    capacity: usize,
+    order: VecDeque<CallId>,
+    known: HashSet<CallId>,
+}
+
+impl Recent {
+    /// Remembers the last `capacity` calls.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            order: VecDeque::new(),
+            known: HashSet::new(),
+        }
+    }
+
+    /// Notes a call; false if it is known already.
+    pub fn insert(&mut self, call: CallId) -> bool {
+        if !self.known.insert(call) {
+            return false;
+        }
+        if self.order.len() == self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.order.push_back(call);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::SessionId;
+
+    const CALL: Arrival = Arrival {
+        origin: Origin::Group,
+        kind: Kind::Call,
+        own: false,
+        expired: false,
+        served: true,
+    };
+
+    #[test]
+    fn a_group_runs_its_own_calls_and_a_subscriber_does_not() {
+        let own = Arrival { own: true, ..CALL };
+        assert_eq!(own.admit(), Admission::Run);
+        let own = Arrival {
+            origin: Origin::Broadcast,
+            ..own
+        };
+        assert_eq!(own.admit(), Admission::Skip(Skipped::Own));
+    }
+
+    #[test]
+    fn expired_requests_never_run() {
+        for origin in [Origin::Group, Origin::Broadcast, Origin::Direct] {
+            let expired = Arrival {
+                origin,
+                expired: true,
+                ..CALL
+            };
+            assert_eq!(expired.admit(), Admission::Skip(Skipped::Expired));
+        }
+    }
+
+    #[test]
+    fn only_a_broadcast_subscriber_is_silent_about_unknown_methods() {
+        let unknown = |origin| Arrival {
+            origin,
+            served: false,
+            ..CALL
+        };
+        assert_eq!(
+            unknown(Origin::Group).admit(),
+            Admission::Refuse(FaultKind::MethodNotFound)
+        );
+        assert_eq!(
+            unknown(Origin::Direct).admit(),
+            Admission::Refuse(FaultKind::MethodNotFound)
+        );
+        assert_eq!(unknown(Origin::Broadcast).admit(), Admission::Skip(Skipped::NotServed));
+    }
+
+    #[test]
+    fn a_repeat_is_known_until_it_is_pushed_out() {
+        let session = SessionId::generate();
+        let call = |sequence| CallId { session, sequence };
+        let mut recent = Recent::new(2);
+        assert!(recent.insert(call(1)));
+        assert!(!recent.insert(call(1)));
+        assert!(recent.insert(call(2)));
+        assert!(recent.insert(call(3)));
+        assert!(recent.insert(call(1)));
+        assert!(!recent.insert(call(3)));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Deliver(u64, usize),
+        Settle(u64, usize),
+        Confirm(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0..6_u64, 0..70_usize).prop_map(|(entry, k)| Event::Deliver(entry, k)),
+            (0..6_u64, 0..70_usize).prop_map(|(entry, index)| Event::Settle(entry, index)),
+            (0..6_u64).prop_map(Event::Confirm),
+        ]
+    }
+
+    proptest! {
+        /// Against a model that keeps every request of every entry in a set.
+        #[test]
+        fn an_entry_is_acknowledged_once_and_only_when_all_its_requests_are_settled(
+            events in proptest::collection::vec(event(), 0..200)
+        ) {
+            let mut ledger = Ledger::default();
+            let mut model: HashMap<u64, HashSet<usize>> = HashMap::new();
+            for event in events {
+                match event {
+                    Event::Deliver(n, k) => {
+                        let taken = ledger.take(EntryId { ms: n, seq: 0 }, k);
+                        prop_assert_eq!(taken, (1..=MAX_PACK).contains(&k) && !model.contains_key(&n));
+                        if taken {
+                            model.insert(n, (0..k).collect());
+                        }
+                    }
+                    Event::Settle(n, index) => {
+                        let last = ledger.settle(EntryId { ms: n, seq: 0 }, index);
+                        let expected = model
+                            .get_mut(&n)
+                            .is_some_and(|open| open.remove(&index) && open.is_empty());
+                        prop_assert_eq!(last, expected);
+                    }
+                    Event::Confirm(n) => {
+                        ledger.confirm(EntryId { ms: n, seq: 0 });
+                        model.remove(&n);
+                    }
+                }
+                prop_assert_eq!(ledger.len(), model.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::delivery::{Admission, Arrival, Ledger, Recent, Skipped};
+use crate::handler;
+use crate::id::{CallId, EntryId};
+use crate::io::{ChannelSettings, Outgoing, RpcIo};
+use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use crate::queue::DropOldest;
+use crate::service::{Method, Reach, Services};
+use crate::shared::Alive;
+use crate::stats::Counters;
+
+/// How many broadcast calls are remembered, to recognise repeats.
+const RECENT_CALLS: usize = 4096;
+
+/// How often a full queue may be reported.
+const WARN_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs what arrives.
+pub(crate) struct Dispatcher {
+    services: Services,
+    io: Arc<dyn RpcIo>,
+    settings: ChannelSettings,
+    counters: Arc<Counters>,
+    runtime: Handle,
+    state: Mutex<State>,
+    /// Signalled when a slot becomes free.
+    room: Notify,
+    /// Signalled when nothing runs and nothing waits.
+    idle: Notify,
+    abort: CancellationToken,
+    /// For handlers that call back; not strong, or the channel would hold itself.
+    alive: OnceLock<Weak<Alive>>,
+}
+
+struct State {
+    /// Read as a worker of a group. Never dropped: the reader takes no more than there is room for.
+    work: VecDeque<Job>,
+    /// Everything else.
+    queue: DropOldest<Job>,
+    /// Which of the two is next, when both have something.
+    queue_is_next: bool,
+    running: usize,
+    ledger: Ledger,
+    recent: Recent,
+    warned: Option<Instant>,
+}
+
+/// A request that is to be run.
+struct Job {
+    slot: Slot,
+    request: Request,
+    method: Method,
+}
+
+/// Which request of which delivery something is about.
+#[derive(Clone, Copy)]
+struct Slot {
+    entry: EntryId,
+    index: usize,
+    origin: Origin,
+    call: CallId,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(services: Services, io: Arc<dyn RpcIo>, counters: Arc<Counters>, runtime: Handle) -> Self {
+        let settings = io.settings();
+        Self {
+            services,
+            io,
+            settings,
+            counters,
+            runtime,
+            state: Mutex::new(State {
+                work: VecDeque::new(),
+                queue: DropOldest::new(settings.max_queue_size),
+                queue_is_next: true,
+                running: 0,
+                ledger: Ledger::default(),
+                recent: Recent::new(RECENT_CALLS),
+                warned: None,
+            }),
+            room: Notify::new(),
+            idle: Notify::new(),
+            abort: CancellationToken::new(),
+            alive: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Lets handlers call back through `alive`.
+    pub(crate) fn set_alive(&self, alive: Weak<Alive>) {
+        // Set once, by the builder.
+        let _ = self.alive.set(alive);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock, so what it guards is whole even if it is poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what arrived: runs it, queues it, or settles it.
+    pub(crate) fn deliver(self: &Arc<Self>, delivery: Delivery) {
+        let now = Instant::now();
+        let mut start = Vec::new();
+        // Settled after the lock is released: an IO may answer from within `send`.
+        let mut settle = Vec::new();
+        let mut overflow = Vec::new();
+        {
+            let mut state = self.state();
+            if delivery.origin == Origin::Group && !state.ledger.take(delivery.entry, delivery.requests.len()) {
+                return;
+            }
+            for (index, request) in delivery.requests.into_iter().enumerate() {
+                let slot = Slot {
+                    entry: delivery.entry,
+                    index,
+                    origin: delivery.origin,
+                    call: CallId {
+                        session: delivery.caller,
+                        sequence: request.sequence,
+                    },
+                };
+                if slot.origin == Origin::Broadcast && !state.recent.insert(slot.call) {
+                    continue;
+                }
+                let reach = match slot.origin {
+                    Origin::Direct => Reach::Session,
+                    Origin::Group | Origin::Broadcast => Reach::Stream,
+                };
+                let method = self.services.find(&request.method, reach);
+                let arrival = Arrival {
+                    origin: slot.origin,
+                    kind: request.kind,
+                    own: slot.call.session == self.io.session() && !self.settings.receive_own,
+                    expired: request.is_expired(now),
+                    served: method.is_some(),
+                };
+                match (arrival.admit(), method) {
+                    (Admission::Run, Some(method)) => {
+                        let job = Job {
+                            slot,
+                            request,
+                            method: method.clone(),
+                        };
+                        if state.running < self.settings.concurrency {
+                            state.running += 1;
+                            start.push(job);
+                        } else if slot.origin == Origin::Group {
+                            state.work.push_back(job);
+                        } else {
+                            overflow.extend(state.queue.push(job));
+                        }
+                    }
+                    (Admission::Skip(why), _) => {
+                        if why == Skipped::Expired {
+                            self.counters.expired.add(1);
+                        }
+                        settle.push((slot, None));
+                    }
+                    (Admission::Run | Admission::Refuse(_), _) => {
+                        self.counters.refused.add(1);
+                        settle.push((slot, self.refusal_of_unknown(&request)));
+                    }
+                }
+            }
+        }
+        for job in start {
+            self.runtime.spawn(Arc::clone(self).work(job));
+        }
+        for (slot, reply) in settle {
+            self.settle(slot, reply);
+        }
+        self.report_overflow(overflow);
+    }
+
+    fn refusal_of_unknown(&self, request: &Request) -> Option<Reply> {
+        if request.kind == Kind::Notification {
+            self.counters.failed_notifications.add(1);
+            tracing::warn!(method = %request.method, "a notification of an unknown method was discarded");
+            return None;
+        }
+        Some(fault(request.sequence, self.services.not_found(&request.method)))
+    }
+
+    /// Tells the callers of what was dropped, unless they have given up or do not wait.
+    fn report_overflow(&self, dropped: Vec<Job>) {
+        if dropped.is_empty() {
+            return;
+        }
+        let total = self.counters.dropped.add(dropped.len() as u64);
+        let now = Instant::now();
+        let warn = {
+            let mut state = self.state();
+            let due = state.warned.is_none_or(|last| now - last >= WARN_INTERVAL);
+            if due {
+                state.warned = Some(now);
+            }
+            due
+        };
+        if warn {
+            tracing::warn!(
+                total,
+                capacity = self.settings.max_queue_size,
+                "the inbound queue is full: the oldest requests are dropped and their callers told"
+            );
+        }
+        for job in dropped {
+            let wanted = job.request.kind == Kind::Call && !job.request.is_expired(now);
+            let reply = wanted.then(|| {
+                let message = format!("the server's queue of {} was full", self.settings.max_queue_size);
+                fault(job.request.sequence, Fault::new(FaultKind::Overloaded, message))
+            });
+            self.settle(job.slot, reply);
+        }
+    }
+
+    /// Runs `job` and then whatever waits, until nothing does: the task is the handler slot.
+    async fn work(self: Arc<Self>, mut job: Job) {
+        loop {
+            self.run(job).await;
+            match self.next() {
+                Some(next) => job = next,
+                None => return,
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state();
+        let next = if state.queue_is_next {
+            state.queue.pop().or_else(|| state.work.pop_front())
+        } else {
+            state.work.pop_front().or_else(|| state.queue.pop())
+        };
+        state.queue_is_next = !state.queue_is_next;
+        if next.is_none() {
+            state.running -= 1;
+            if state.running == 0 {
+                self.idle.notify_waiters();
+            }
+        }
+        drop(state);
+        self.room.notify_one();
+        next
+    }
+
+    async fn run(&self, job: Job) {
+        let Job { slot, request, method } = job;
+        let started = Instant::now();
+        if request.is_expired(started) {
+            self.counters.expired.add(1);
+            return self.settle(slot, None);
+        }
+        self.counters.handled.add(1);
+        let name = method.descriptor.name();
+        let cx = Context::new(
+            slot.call,
+            name,
+            request.headers,
+            request.deadline,
+            request.attempt,
+            self.alive.get().cloned().unwrap_or_default(),
+        );
+        let outcome = tokio::select! {
+            biased;
+            outcome = handler::run(&method, cx.clone(), request.arguments) => outcome,
+            () = self.abort.cancelled() => {
+                cx.cancel();
+                return self.abandon(slot, request.kind);
+            }
+        };
+        match (outcome, request.kind) {
+            (None, _) => {
+                self.counters.expired.add(1);
+                self.settle(slot, None);
+            }
+            (Some(outcome), Kind::Call) => {
+                let reply = Reply {
+                    sequence: slot.call.sequence,
+                    outcome,
+                    handler_time: started.elapsed(),
+                };
+                self.settle(slot, Some(reply));
+            }
+            (Some(outcome), Kind::Notification) => {
+                if !matches!(outcome, Outcome::Returned(_)) {
+                    let total = self.counters.failed_notifications.add(1);
+                    tracing::warn!(method = name, call = %slot.call, total, ?outcome, "a notification failed");
+                }
+                self.settle(slot, None);
+            }
+        }
+    }
+
+    /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.
+    fn abandon(&self, slot: Slot, kind: Kind) {
+        if slot.origin != Origin::Group && kind == Kind::Call {
+            let message = "the server closed before the handler had finished";
+            self.settle(
+                slot,
+                Some(fault(slot.call.sequence, Fault::new(FaultKind::Other, message))),
+            );
+        }
+    }
+
+    fn settle(&self, slot: Slot, reply: Option<Reply>) {
+        let last = slot.origin == Origin::Group && self.state().ledger.settle(slot.entry, slot.index);
+        let acknowledge = last.then_some(slot.entry);
+        if reply.is_some() || acknowledge.is_some() {
+            self.io.send(Outgoing::Settle {
+                caller: slot.call.session,
+                reply,
+                acknowledge,
+            });
+        }
+    }
+
+    /// An acknowledgement is confirmed.
+    pub(crate) fn confirmed(&self, entry: EntryId) {
+        self.state().ledger.confirm(entry);
+    }
+
+    pub(crate) fn holds(&self, entry: EntryId) -> bool {
+        self.state().ledger.holds(entry)
+    }
+
+    /// Waits until there is room for at least one request; returns for how many.
+    pub(crate) async fn room(&self) -> usize {
+        // A few beyond the free slots, so that a worker with many slots does not idle for a round trip; none for a
+        // worker with few, whose neighbours may be free.
+        let prefetch = (self.settings.concurrency / 8).min(16);
+        loop {
+            let freed = self.room.notified();
+            let taken = {
+                let state = self.state();
+                state.running + state.work.len()
+            };
+            let free = (self.settings.concurrency + prefetch).saturating_sub(taken);
+            if free > 0 {
+                return free;
+            }
+            freed.await;
+        }
+    }
+
+    /// Waits until nothing runs and nothing waits.
+    pub(crate) async fn idle(&self) {
+        loop {
+            // Registered before the check, so that no notification falls between the two.
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.state().running == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Ends all handlers at once, and refuses what waits.
+    pub(crate) fn abort(&self) {
+        let waiting: Vec<Job> = {
+            let mut state = self.state();
+            state.work.clear();
+            std::iter::from_fn(|| state.queue.pop()).collect()
+        };
+        for job in waiting.into_iter().filter(|job| job.request.kind == Kind::Call) {
+            let closing = Fault::new(FaultKind::Overloaded, "the server is closing");
+            self.settle(job.slot, Some(fault(job.request.sequence, closing)));
+        }
+        self.abort.cancel();
+    }
+
+    /// How many requests wait, and how many handlers run.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.work.len() + state.queue.len(), state.running)
+    }
+}
+
+fn fault(sequence: u64, fault: Fault) -> Reply {
+    Reply {
+        sequence,
+        outcome: Outcome::Fault(fault),
+        handler_time: Duration::ZERO,
+    }
+}

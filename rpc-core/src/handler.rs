@@ -1,0 +1,54 @@
+//! Running one handler: its panics become faults, its deadline ends it.
+
+use std::any::Any;
+use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::codec::Payload;
+use crate::context::Context;
+use crate::message::{Fault, FaultKind, Outcome};
+use crate::service::Method;
+
+/// Runs `method`; `None` if its deadline came first. Its context's token has fired then.
+pub(crate) async fn run(method: &Method, cx: Context, arguments: Payload) -> Option<Outcome> {
+    let deadline = cx.deadline();
+    let handler = catch_panics(async { method.service.call(method.descriptor, cx.clone(), arguments).await });
+    tokio::select! {
+        biased;
+        outcome = handler => Some(outcome),
+        () = until(deadline) => {
+            cx.cancel();
+            None
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+async fn catch_panics(handler: impl Future<Output = Outcome>) -> Outcome {
+    let mut handler = std::pin::pin!(handler);
+    poll_fn(|cx| {
+        // Unwind safety: a handler that panicked is never polled again.
+        match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
+            Ok(poll) => poll,
+            Err(panic) => Poll::Ready(Outcome::Fault(Fault::new(FaultKind::Panicked, message_of(&*panic)))),
+        }
+    })
+    .await
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|message| (*message).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,55 @@
+//! Typed RPC: a service is a trait, a channel carries its calls in both directions over any IO.
+//!
+//! Mark a trait with [`service`], implement it, serve it on an [`RpcChannel`], and call it through the generated
+//! client from another channel: in this process over a [`MemoryBroker`], or anywhere over `rpc-redis-streams`.
+//!
+//! - *What a user touches*: [`service`], [`RpcChannel`], [`Context`], [`CallError`], [`MemoryBroker`].
+//! - *What an IO touches*: [`io`], [`message`], [`delivery`].
+//!
+//! # Goals
+//! Every call ends, in a value or in an error that says what to do. Nothing is lost silently. A service can be tested
+//! without a server.
+//!
+//! # Non-goals
+//! This is not a web framework, nor a job scheduler, and it speaks no protocol of its own: an IO does.
+
+pub mod delivery;
+pub mod io;
+pub mod message;
+
+#[doc(hidden)]
+pub mod arguments;
+
+mod caller;
+mod channel;
+mod codec;
+mod context;
+mod dispatch;
+mod endpoint;
+mod error;
+mod handler;
+mod id;
+mod in_flight;
+mod memory;
+mod queue;
+mod service;
+mod shared;
+mod stats;
+
+use std::time::Duration;
+
+pub use caller::{Call, Caller};
+pub use channel::{ChannelBuilder, RpcChannel};
+pub use codec::{Codec, CodecError, Payload};
+pub use context::Context;
+pub use error::{CallError, IoError};
+pub use id::{CallId, EntryId, InvalidId, SessionId};
+pub use io::{ChannelSettings, Mode, Peer, RpcIo};
+pub use memory::{MemoryBroker, MemoryIo};
+pub use message::{Fault, FaultKind, Headers, Kind, Outcome};
+pub use rpc_macros::service;
+pub use service::{ArgumentDescriptor, HandlerFuture, MethodDescriptor, Service, ServiceConflict, ServiceDescriptor};
+pub use stats::ChannelStats;
+
+/// How long a call waits for its reply unless somebody says otherwise.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,316 @@
+//! A broker inside the process: no server needed, and the same rules.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::IoError;
+use crate::id::{EntryId, SessionId};
+use crate::io::{ChannelSettings, Endpoint, Mode, Outgoing, Peer, RpcIo, SendFailure};
+use crate::message::{Delivery, Kind, Origin, Request, Target};
+use crate::service::ServiceDescriptor;
+
+/// How many requests may wait for a group before further ones are refused: memory is finite.
+const MAX_BACKLOG: usize = 100_000;
+
+/// One stream inside the process; a cheap clone.
+///
+/// For tests, and for programs that want services without a server. What is in it ends with the process.
+#[derive(Clone)]
+pub struct MemoryBroker {
+    mode: Mode,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    members: HashMap<SessionId, Member>,
+    groups: HashMap<String, Group>,
+    /// Sent before there was a group: the first one inherits it.
+    unclaimed: VecDeque<Delivery>,
+    last_entry: u64,
+}
+
+#[derive(Clone)]
+struct Member {
+    endpoint: Endpoint,
+    group: String,
+    services: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+struct Group {
+    waiting: Arc<Mutex<VecDeque<Delivery>>>,
+    arrived: Arc<Notify>,
+}
+
+impl MemoryBroker {
+    /// An empty stream that its servers read in `mode`.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            state: Arc::default(),
+        }
+    }
+
+    /// The IO of one more channel on this stream.
+    #[must_use]
+    pub fn connect(&self) -> MemoryIo {
+        MemoryIo {
+            broker: self.clone(),
+            session: SessionId::generate(),
+            group: "rpc-workers".to_owned(),
+            settings: ChannelSettings::default(),
+            reading: CancellationToken::new(),
+            reader_done: CancellationToken::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn member(&self, session: SessionId) -> Option<Endpoint> {
+        self.state().members.get(&session).map(|member| member.endpoint.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Only plain collections are changed under these locks; a panic elsewhere leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBroker")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The IO of one channel on a [`MemoryBroker`].
+#[derive(Debug)]
+pub struct MemoryIo {
+    broker: MemoryBroker,
+    session: SessionId,
+    group: String,
+    settings: ChannelSettings,
+    /// Cancelled when no more requests are to be read.
+    reading: CancellationToken,
+    reader_done: CancellationToken,
+}
+
+impl MemoryIo {
+    /// Works in `group`, instead of `rpc-workers`: each group gets every request.
+    #[must_use]
+    pub fn in_group(mut self, group: impl Into<String>) -> Self {
+        self.group = group.into();
+        self
+    }
+
+    /// Uses other bounds and defaults.
+    #[must_use]
+    pub fn with_settings(mut self, settings: ChannelSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    fn request(&self, target: Target, request: Request) {
+        let (sequence, kind) = (request.sequence, request.kind);
+        match self.route(target, request) {
+            Ok(()) if kind == Kind::Notification => self.tell_self(|own| own.accepted(sequence)),
+            Ok(()) => {}
+            Err(failure) => self.tell_self(|own| own.failed(sequence, target, failure)),
+        }
+    }
+
+    fn tell_self(&self, tell: impl FnOnce(&Endpoint)) {
+        if let Some(own) = self.broker.member(self.session) {
+            tell(&own);
+        }
+    }
+
+    fn route(&self, target: Target, request: Request) -> Result<(), SendFailure> {
+        let mut state = self.broker.state();
+        state.last_entry += 1;
+        let mut delivery = Delivery {
+            entry: EntryId {
+                ms: state.last_entry,
+                seq: 0,
+            },
+            origin: Origin::Direct,
+            caller: self.session,
+            requests: vec![request],
+        };
+        // Endpoints are told after the lock is released: they may send at once.
+        match (target, self.broker.mode) {
+            (Target::Session(session), _) => {
+                drop(state);
+                let endpoint = self.broker.member(session).ok_or(SendFailure::SessionGone)?;
+                endpoint.deliver(delivery);
+            }
+            (Target::Stream, Mode::Broadcast) => {
+                delivery.origin = Origin::Broadcast;
+                let subscribers: Vec<_> = state
+                    .members
+                    .values()
+                    .filter(|m| !m.services.is_empty())
+                    .cloned()
+                    .collect();
+                drop(state);
+                for subscriber in subscribers {
+                    subscriber.endpoint.deliver(delivery.clone());
+                }
+            }
+            (Target::Stream, Mode::Group) => {
+                delivery.origin = Origin::Group;
+                let queues = || state.groups.values().map(|group| lock(&group.waiting).len());
+                if queues()
+                    .chain([state.unclaimed.len()])
+                    .any(|waiting| waiting >= MAX_BACKLOG)
+                {
+                    return Err(SendFailure::Overloaded(format!(
+                        "{MAX_BACKLOG} requests wait for a group already"
+                    )));
+                }
+                if state.groups.is_empty() {
+                    state.unclaimed.push_back(delivery);
+                    return Ok(());
+                }
+                for group in state.groups.values() {
+                    lock(&group.waiting).push_back(delivery.clone());
+                    group.arrived.notify_one();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hands the requests of a group to one worker, as many as it has room for.
+async fn work(group: Group, endpoint: Endpoint) {
+    loop {
+        let mut room = endpoint.room().await;
+        while room > 0 {
+            let Some(delivery) = lock(&group.waiting).pop_front() else {
+                break;
+            };
+            room = room.saturating_sub(delivery.requests.len());
+            endpoint.deliver(delivery);
+        }
+        if lock(&group.waiting).is_empty() {
+            group.arrived.notified().await;
+            // Another worker may have room for what this one leaves.
+            group.arrived.notify_one();
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl RpcIo for MemoryIo {
+    fn session(&self) -> SessionId {
+        self.session
+    }
+
+    fn mode(&self) -> Mode {
+        self.broker.mode
+    }
+
+    fn settings(&self) -> ChannelSettings {
+        self.settings
+    }
+
+    async fn open(&self, endpoint: Endpoint, services: &[&'static ServiceDescriptor]) -> Result<(), IoError> {
+        let mut state = self.broker.state();
+        let member = Member {
+            endpoint: endpoint.clone(),
+            group: self.group.clone(),
+            services: services.iter().map(|service| service.name().to_owned()).collect(),
+        };
+        state.members.insert(self.session, member);
+        if services.is_empty() || self.broker.mode == Mode::Broadcast {
+            self.reader_done.cancel();
+            return Ok(());
+        }
+        let unclaimed = std::mem::take(&mut state.unclaimed);
+        let group = state.groups.entry(self.group.clone()).or_default().clone();
+        lock(&group.waiting).extend(unclaimed);
+        let (reading, done) = (self.reading.clone(), self.reader_done.clone());
+        tokio::spawn(async move {
+            reading.run_until_cancelled(work(group, endpoint)).await;
+            done.cancel();
+        });
+        Ok(())
+    }
+
+    fn send(&self, message: Outgoing) {
+        match message {
+            Outgoing::Request { target, request } => self.request(target, request),
+            Outgoing::Settle {
+                caller,
+                reply,
+                acknowledge,
+            } => {
+                if let (Some(reply), Some(endpoint)) = (reply, self.broker.member(caller)) {
+                    endpoint.reply(self.session, [reply]);
+                }
+                if let Some(entry) = acknowledge {
+                    self.tell_self(|own| own.confirmed(entry));
+                }
+            }
+            Outgoing::SignalClose => {
+                let others: Vec<_> = self
+                    .broker
+                    .state()
+                    .members
+                    .iter()
+                    .filter(|(session, _)| **session != self.session)
+                    .map(|(_, member)| member.endpoint.clone())
+                    .collect();
+                for other in others {
+                    other.close_requested();
+                }
+            }
+        }
+    }
+
+    async fn peers(&self) -> Result<Vec<Peer>, IoError> {
+        let state = self.broker.state();
+        let servers = state.members.iter().filter(|(_, member)| !member.services.is_empty());
+        Ok(servers
+            .map(|(session, member)| {
+                let mut peer = Peer::new(*session, member.services.clone());
+                if self.broker.mode == Mode::Group {
+                    peer.consumer = Some((member.group.clone(), session.to_string()));
+                }
+                peer
+            })
+            .collect())
+    }
+
+    async fn drain(&self) {
+        // A subscriber is fed by whoever sends; without services it gets nothing more.
+        if let Some(member) = self.broker.state().members.get_mut(&self.session) {
+            member.services.clear();
+        }
+        self.reading.cancel();
+        self.reader_done.cancelled().await;
+    }
+
+    async fn close(&self) {
+        self.abort();
+    }
+
+    fn abort(&self) {
+        self.reading.cancel();
+        // Dropped after the lock is released: with it may go the last handle of another channel.
+        let member = self.broker.state().members.remove(&self.session);
+        drop(member);
+    }
+}

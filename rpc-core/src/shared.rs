@@ -1,0 +1,221 @@
+//! What the handles of a channel, its IO and its handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::dispatch::Dispatcher;
+use crate::error::CallError;
+use crate::id::SessionId;
+use crate::in_flight::{Ending, InFlight, Refused};
+use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
+use crate::message::{Kind, Outcome, Reply, Request, Target};
+use crate::service::service_of;
+use crate::stats::Counters;
+
+/// How soon the registry is asked again while refused broadcast calls wait for an answer.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One channel. Its IO holds it too; only [`Alive`] says whether anybody still wants it.
+pub(crate) struct Shared {
+    pub(crate) io: Arc<dyn RpcIo>,
+    pub(crate) settings: ChannelSettings,
+    pub(crate) in_flight: InFlight,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) runtime: Handle,
+    /// A refusal was kept: the registry is to be asked whether anybody can still answer.
+    refused: Notify,
+    closing: AtomicBool,
+    /// No further calls.
+    ended: AtomicBool,
+    /// Everything is done.
+    pub(crate) closed: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(io: Arc<dyn RpcIo>, dispatcher: Dispatcher, counters: Arc<Counters>, runtime: Handle) -> Self {
+        Self {
+            settings: io.settings(),
+            io,
+            in_flight: InFlight::default(),
+            dispatcher: Arc::new(dispatcher),
+            counters,
+            runtime,
+            refused: Notify::new(),
+            closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Takes the replies of `from` to the calls that wait for them.
+    pub(crate) fn reply(&self, from: SessionId, reply: Reply) {
+        let Reply { sequence, outcome, .. } = reply;
+        let refusal = match outcome {
+            Outcome::Fault(fault)
+                if fault.kind.is_refusal()
+                    && self.io.mode() == Mode::Broadcast
+                    && self.in_flight.went_to_stream(sequence) =>
+            {
+                fault
+            }
+            outcome => {
+                let counted = |_| {
+                    // Before the caller learns of it: it may look at the statistics at once.
+                    self.counters.replies.add(1);
+                    Ok(outcome)
+                };
+                if !self.in_flight.end(sequence, counted) {
+                    self.counters.late_replies.add(1);
+                }
+                return;
+            }
+        };
+        if self.in_flight.refuse(sequence, from, refusal) == Refused::Kept {
+            self.counters.replies.add(1);
+            self.refused.notify_one();
+        } else {
+            self.counters.late_replies.add(1);
+        }
+    }
+
+    /// Ends refused broadcast calls as soon as no live subscriber is left that could answer.
+    pub(crate) async fn judge_refusals(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.refused.notified() => {}
+                () = self.closed.cancelled() => return,
+            }
+            // Peers may die or come while calls wait, so one look is not enough.
+            while !self.closed.is_cancelled() {
+                let hopeful = match self.io.peers().await {
+                    Ok(peers) => self.in_flight.judge(|method, refused| {
+                        let service = service_of(method);
+                        peers
+                            .iter()
+                            .filter(|peer| peer.alive && peer.services.iter().any(|name| name == service))
+                            .all(|peer| refused.contains(&peer.session))
+                    }),
+                    // The connection is down: the calls go on waiting, until their deadline at most.
+                    Err(_) => 1,
+                };
+                if hopeful == 0 {
+                    break;
+                }
+                let _ = timeout(JUDGE_INTERVAL, self.refused.notified()).await;
+            }
+        }
+    }
+
+    /// Starts closing, unless that has been done.
+    pub(crate) fn begin_close(self: &Arc<Self>) {
+        if !self.closing.swap(true, Ordering::AcqRel) {
+            // A task of its own: whoever asked for it may stop waiting.
+            self.runtime.spawn(Arc::clone(self).close());
+        }
+    }
+
+    async fn close(self: Arc<Self>) {
+        self.io.drain().await;
+        if timeout(self.settings.close_grace, self.dispatcher.idle())
+            .await
+            .is_err()
+        {
+            let (waiting, running) = self.dispatcher.load();
+            tracing::warn!(
+                waiting,
+                running,
+                "closing: the grace period is over, handlers are dropped"
+            );
+            self.dispatcher.abort();
+            self.dispatcher.idle().await;
+        }
+        self.end();
+        self.io.close().await;
+        self.closed.cancel();
+    }
+
+    /// Refuses further calls and ends those that wait.
+    fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.in_flight
+            .end_all(|_, _| true, |method| CallError::Closed { method });
+    }
+}
+
+/// Held by the handles of a channel: when the last one goes, so does the channel.
+pub(crate) struct Alive {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Alive {
+    /// Makes a call and waits for its end.
+    pub(crate) async fn call(
+        &self,
+        method: &'static str,
+        kind: Kind,
+        target: Target,
+        request: impl FnOnce(Instant, Duration, u64) -> Request,
+    ) -> Ending {
+        let shared = &self.shared;
+        let started = Instant::now();
+        let (sequence, ending) = shared.in_flight.open(method, kind, target);
+        // Armed before anything is sent, so that a call that is dropped leaves nothing behind.
+        let _entry = TableEntry { shared, sequence };
+        // Checked after the call is in the table: whoever closes the channel sets this first and then ends what is there.
+        if shared.ended.load(Ordering::SeqCst) {
+            return Err(CallError::Closed { method });
+        }
+        let request = request(started, shared.settings.call_timeout, sequence);
+        // A notification without a deadline may run any time, but its sender waits only so long for Redis to take it.
+        let patience = match kind {
+            Kind::Call => request.deadline,
+            Kind::Notification => Some(request.deadline.unwrap_or(started + shared.settings.call_timeout)),
+        };
+        shared.counters.calls.add(1);
+        shared.io.send(Outgoing::Request { target, request });
+        let ended = match patience {
+            Some(deadline) => timeout_at(deadline, ending).await,
+            None => Ok(ending.await),
+        };
+        match ended {
+            Ok(ending) => ending.unwrap_or(Err(CallError::Closed { method })),
+            Err(_) => Err(match shared.in_flight.give_up(sequence) {
+                Some(refusal) => CallError::from_fault(method, refusal),
+                None => CallError::DeadlineExceeded {
+                    method,
+                    timeout: patience.map_or(Duration::MAX, |deadline| deadline - started),
+                },
+            }),
+        }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if !self.shared.closed.is_cancelled() && !self.shared.closing.load(Ordering::Acquire) {
+            self.shared.end();
+            self.shared.dispatcher.abort();
+            self.shared.io.abort();
+            self.shared.closed.cancel();
+        }
+    }
+}
+
+/// Takes a call out of the table when its future ends or is dropped.
+struct TableEntry<'a> {
+    shared: &'a Shared,
+    sequence: u64,
+}
+
+impl Drop for TableEntry<'_> {
+    fn drop(&mut self) {
+        self.shared.in_flight.give_up(self.sequence);
+    }
+}

@@ -1,0 +1,65 @@
+//! What a channel has done, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A snapshot of what a channel has done since it was opened, and of what it is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ChannelStats {
+    /// Calls and notifications that this channel made.
+    pub calls: u64,
+    /// Replies that ended a call of this channel.
+    pub replies: u64,
+    /// Replies that nobody waited for: late ones and repeated ones.
+    pub late_replies: u64,
+    /// Requests that handlers of this channel were given.
+    pub handled: u64,
+    /// Requests that were dropped because the queue was full.
+    pub dropped: u64,
+    /// Requests that were refused: of unknown methods.
+    pub refused: u64,
+    /// Requests that were not run, or not to their end, because their deadline had passed.
+    pub expired: u64,
+    /// Notifications whose handler failed or panicked.
+    pub failed_notifications: u64,
+    /// Requests that a broadcast subscriber could not read, because they were trimmed before it reconnected.
+    pub missed: u64,
+    /// Entries that could not be read as messages.
+    pub malformed: u64,
+    /// Requests that wait for a handler now.
+    pub queue_length: usize,
+    /// Handlers that run now.
+    pub running: usize,
+    /// Calls of this channel that wait for their reply now.
+    pub in_flight: usize,
+}
+
+/// The counters behind a snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) calls: Counter,
+    pub(crate) replies: Counter,
+    pub(crate) late_replies: Counter,
+    pub(crate) handled: Counter,
+    pub(crate) dropped: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) failed_notifications: Counter,
+    pub(crate) missed: Counter,
+    pub(crate) malformed: Counter,
+}
+
+/// Counts up.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more; returns the total.
+    pub(crate) fn add(&self, n: u64) -> u64 {
+        self.0.fetch_add(n, Ordering::Relaxed) + n
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
