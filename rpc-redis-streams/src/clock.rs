@@ -1,0 +1,80 @@
+//! Redis's clock, as seen from here: deadlines are counted on it, so that no machine's own clock matters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rpc_core::EntryId;
+
+/// Redis's time, kept by a monotonic local clock between two looks at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Clock {
+    started: Instant,
+    /// Redis's time when this clock was started, in ms since 1970.
+    origin_ms: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// A clock that shows Redis's zero hour until it is set.
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            origin_ms: Arc::default(),
+        }
+    }
+
+    /// Redis said it was `redis_ms` some time between `asked` and now.
+    pub(crate) fn set(&self, redis_ms: u64, asked: Instant) {
+        let said = asked + asked.elapsed() / 2;
+        let since_start = millis(said.saturating_duration_since(self.started));
+        self.origin_ms
+            .store(redis_ms.saturating_sub(since_start), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since 1970 on Redis's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.origin_ms.load(Ordering::Relaxed) + millis(self.started.elapsed())
+    }
+
+    /// How much of `ttl` is left to what was sent in `entry`; zero when it has expired.
+    pub(crate) fn time_left(&self, entry: EntryId, ttl: Duration) -> Duration {
+        time_left(entry.ms, self.now_ms(), ttl)
+    }
+}
+
+/// An id can run ahead of the clock (it never goes back when the clock does, and foreign ones are arbitrary): then the
+/// time counts from now.
+fn time_left(entry_ms: u64, now_ms: u64, ttl: Duration) -> Duration {
+    ttl.saturating_sub(Duration::from_millis(now_ms.saturating_sub(entry_ms)))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn time_spent_in_the_queue_counts() {
+        assert_eq!(time_left(10_000, 10_400, SECOND), Duration::from_millis(600));
+        assert_eq!(time_left(10_000, 12_000, SECOND), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_id_from_the_future_harms_nobody() {
+        assert_eq!(time_left(u64::MAX, 10_000, SECOND), SECOND);
+    }
+
+    #[test]
+    fn the_clock_follows_redis_not_this_machine() {
+        let clock = Clock::new();
+        clock.set(5_000_000, Instant::now());
+        assert!((5_000_000..5_001_000).contains(&clock.now_ms()));
+        clock.set(1_000, Instant::now());
+        assert!(clock.now_ms() < 2_000);
+    }
+}

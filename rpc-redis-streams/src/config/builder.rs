@@ -1,0 +1,381 @@
+//! Options that have been given so far, and the rules they obey.
+
+use std::fmt;
+use std::time::Duration;
+
+use rpc_core::{ChannelSettings, Mode, SessionId};
+
+use super::error::beginning;
+use super::text::read;
+use super::url::Server;
+use super::{Config, ConfigError, Start};
+use crate::keys::Keys;
+
+const DEFAULT_URL: &str = "redis://127.0.0.1:6379";
+const DEFAULT_STREAM: &str = "rpc";
+const DEFAULT_GROUP: &str = "rpc-workers";
+const DEFAULT_BLOCK_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest name of a stream, group or consumer, in bytes.
+const MAX_NAME: usize = 512;
+
+/// The largest queue, and the largest number of handlers at once.
+const MAX_COUNT: usize = 1_000_000;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Long enough for everything, and short enough to be added to any time.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Options of a [`Config`]; those that are not given have defaults.
+#[derive(Clone, Default)]
+#[must_use = "`build` makes a config of it"]
+pub struct ConfigBuilder {
+    url: Option<String>,
+    stream: Option<String>,
+    mode: Option<Mode>,
+    group: Option<String>,
+    consumer: Option<String>,
+    session_id: Option<SessionId>,
+    start: Option<Start>,
+    max_len: Option<u64>,
+    block_timeout: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    max_queue_size: Option<usize>,
+    concurrency: Option<usize>,
+    call_timeout: Option<Duration>,
+    close_grace: Option<Duration>,
+    receive_own: Option<bool>,
+    obey_close_signal: Option<bool>,
+}
+
+/// Makes the list of names, and the way to give an option by its name, from one list.
+macro_rules! options_by_name {
+    ($($field:ident),* $(,)?) => {
+        impl ConfigBuilder {
+            /// The names of all options.
+            pub(super) const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+
+            /// Gives an option that has not been given yet, by its name.
+            pub(super) fn set(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+                match name {
+                    $(stringify!($field) => read(&mut self.$field, stringify!($field), text),)*
+                    _ => Err(ConfigError::Unknown {
+                        name: beginning(name),
+                        known: Self::NAMES.join(", "),
+                    }),
+                }
+            }
+        }
+    };
+}
+
+options_by_name!(
+    url,
+    stream,
+    mode,
+    group,
+    consumer,
+    session_id,
+    start,
+    max_len,
+    block_timeout,
+    connect_timeout,
+    max_queue_size,
+    concurrency,
+    call_timeout,
+    close_grace,
+    receive_own,
+    obey_close_signal,
+);
+
+impl ConfigBuilder {
+    /// The server: `redis://user:password@host:port/db`, `rediss://…` (feature `tls`), or `unix:///path?db=1`.
+    ///
+    /// The url may carry other options as parameters (`?stream=calc&call_timeout=5s`), but none that is given here too.
+    /// In user, password and parameters, the characters `/ ? # @ : %` are written percent-encoded (`%2F`). A unix socket
+    /// takes `db`, `user` and `pass` as parameters. Default: `redis://127.0.0.1:6379`.
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// The stream that carries the requests, which is the name of its key in Redis.
+    ///
+    /// 1 to 512 bytes without spaces and control characters; braces only around the whole name. Default: `rpc`.
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.stream = Some(stream.into());
+        self
+    }
+
+    /// How servers read the stream: all who use a stream have to say the same.
+    ///
+    /// Default: group if [`group`](Self::group) is given, else broadcast.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// Broadcast mode: every server gets every request.
+    pub fn broadcast(self) -> Self {
+        self.mode(Mode::Broadcast)
+    }
+
+    /// Group mode, and the group that workers join: one worker of the group gets each request.
+    ///
+    /// 1 to 512 bytes without spaces and control characters. Default in group mode: `rpc-workers`.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// The worker's name within its group; group mode only.
+    ///
+    /// No two live workers may have the same. 1 to 512 bytes without spaces and control characters. Default: a new one
+    /// at each connect, made of host, process id and a random number.
+    pub fn consumer(mut self, consumer: impl Into<String>) -> Self {
+        self.consumer = Some(consumer.into());
+        self
+    }
+
+    /// The identity of the channel, to which replies are addressed.
+    ///
+    /// No two channels may have the same, not even one after the other. Default: a new one at each connect.
+    pub fn session_id(mut self, session_id: SessionId) -> Self {
+        self.session_id = Some(session_id);
+        self
+    }
+
+    /// Where a broadcast server begins to read the stream; broadcast mode only.
+    ///
+    /// Default: [`Start::Now`].
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = Some(start);
+        self
+    }
+
+    /// About how many entries the stream keeps, handled or not: older ones are dropped when new ones are added.
+    ///
+    /// At least 1. Default: 10 000 in broadcast mode. In group mode what all groups have handled is dropped and nothing
+    /// else, so that this option, if given, may cost requests that no worker has seen.
+    pub fn max_len(mut self, max_len: u64) -> Self {
+        self.max_len = Some(max_len);
+        self
+    }
+
+    /// How long a read waits for something to come before it is repeated.
+    ///
+    /// 10 ms to 1 h. Shorter notices a dead connection sooner, longer saves commands. Default: 2 s.
+    pub fn block_timeout(mut self, timeout: Duration) -> Self {
+        self.block_timeout = Some(timeout);
+        self
+    }
+
+    /// How long an attempt to connect may take.
+    ///
+    /// 1 ms to 1 h. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How many requests may wait for a handler before a broadcast server drops the oldest and tells its caller.
+    ///
+    /// 1 to 1 000 000. In group mode nothing is dropped: what a worker cannot run stays in Redis. Default: 1000.
+    pub fn max_queue_size(mut self, requests: usize) -> Self {
+        self.max_queue_size = Some(requests);
+        self
+    }
+
+    /// How many handlers may run at once.
+    ///
+    /// 1 to 1 000 000. Default: 1024.
+    pub fn concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = Some(handlers);
+        self
+    }
+
+    /// How long a call waits for its reply, unless the client or the method says otherwise.
+    ///
+    /// 1 ms to 365 days. Default: 30 s.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = Some(timeout);
+        self
+    }
+
+    /// How long closing the channel waits for running handlers.
+    ///
+    /// 0 to 365 days. Default: 10 s.
+    pub fn close_grace(mut self, grace: Duration) -> Self {
+        self.close_grace = Some(grace);
+        self
+    }
+
+    /// Whether a broadcast channel also runs what it sent itself.
+    ///
+    /// In group mode own requests are run like any other, whatever is said here. Default: no.
+    pub fn receive_own(mut self, receive: bool) -> Self {
+        self.receive_own = Some(receive);
+        self
+    }
+
+    /// Whether a peer's close signal closes this channel.
+    ///
+    /// Default: no.
+    pub fn obey_close_signal(mut self, obey: bool) -> Self {
+        self.obey_close_signal = Some(obey);
+        self
+    }
+
+    /// Checks the options and makes a config of them.
+    ///
+    /// # Errors
+    /// When an option is malformed, out of its bounds, or has no meaning in the mode.
+    pub fn build(mut self) -> Result<Config, ConfigError> {
+        let url = self.url.take().unwrap_or_else(|| DEFAULT_URL.to_owned());
+        let (server, parameters) = Server::parse(&url)?;
+        // Given, so that a `url` among the parameters is given twice.
+        self.url = Some(url);
+        for (name, text) in parameters {
+            self.set(&name, &text)?;
+        }
+
+        let mode = self.resolve_mode()?;
+        let settings = self.settings()?;
+        let stream = checked_name("stream", self.stream, DEFAULT_STREAM)?;
+        if !Keys::accepts(&stream) {
+            return Err(ConfigError::Name {
+                field: "stream",
+                value: stream,
+                rule: "braces may only stand around the whole name, as in {calc}",
+            });
+        }
+        if self.max_len == Some(0) {
+            return Err(out_of_range("max_len", 0, 1, u64::MAX));
+        }
+        Ok(Config {
+            server,
+            stream,
+            mode,
+            group: checked_name("group", self.group, DEFAULT_GROUP)?,
+            consumer: match self.consumer {
+                Some(consumer) => Some(checked_name("consumer", Some(consumer), "")?),
+                None => None,
+            },
+            session_id: self.session_id,
+            start: self.start.unwrap_or_default(),
+            max_len: self.max_len,
+            block_timeout: checked_time(
+                "block_timeout",
+                self.block_timeout.unwrap_or(DEFAULT_BLOCK_TIMEOUT),
+                Duration::from_millis(10),
+                HOUR,
+            )?,
+            connect_timeout: checked_time(
+                "connect_timeout",
+                self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+                MILLISECOND,
+                HOUR,
+            )?,
+            settings,
+        })
+    }
+
+    fn resolve_mode(&self) -> Result<Mode, ConfigError> {
+        let implied = match self.group {
+            Some(_) => Mode::Group,
+            None => Mode::Broadcast,
+        };
+        let mode = self.mode.unwrap_or(implied);
+        let remedy = match mode {
+            Mode::Broadcast if self.mode.is_some() => "ask for group mode",
+            Mode::Broadcast => "name a group",
+            Mode::Group => "ask for broadcast mode, without a group",
+        };
+        let misplaced = match mode {
+            Mode::Broadcast if self.group.is_some() => Some("group"),
+            Mode::Broadcast if self.consumer.is_some() => Some("consumer"),
+            Mode::Group if self.start.is_some() => Some("start"),
+            Mode::Broadcast | Mode::Group => None,
+        };
+        match misplaced {
+            None => Ok(mode),
+            Some(field) => Err(ConfigError::WrongMode { field, mode, remedy }),
+        }
+    }
+
+    fn settings(&self) -> Result<ChannelSettings, ConfigError> {
+        let mut settings = ChannelSettings::default();
+        if let Some(size) = self.max_queue_size {
+            settings.max_queue_size = checked_count("max_queue_size", size)?;
+        }
+        if let Some(handlers) = self.concurrency {
+            settings.concurrency = checked_count("concurrency", handlers)?;
+        }
+        if let Some(timeout) = self.call_timeout {
+            settings.call_timeout = checked_time("call_timeout", timeout, MILLISECOND, YEAR)?;
+        }
+        if let Some(grace) = self.close_grace {
+            settings.close_grace = checked_time("close_grace", grace, Duration::ZERO, YEAR)?;
+        }
+        settings.receive_own = self.receive_own.unwrap_or(settings.receive_own);
+        settings.obey_close_signal = self.obey_close_signal.unwrap_or(settings.obey_close_signal);
+        Ok(settings)
+    }
+}
+
+/// Without the url, which may contain a password.
+impl fmt::Debug for ConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigBuilder")
+            .field("stream", &self.stream)
+            .field("mode", &self.mode)
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+fn checked_name(field: &'static str, name: Option<String>, default: &str) -> Result<String, ConfigError> {
+    let name = name.unwrap_or_else(|| default.to_owned());
+    let is_bad = |c: char| c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > MAX_NAME || name.contains(is_bad) {
+        return Err(ConfigError::Name {
+            field,
+            value: beginning(&name),
+            rule: "a name has 1 to 512 bytes, without spaces and control characters",
+        });
+    }
+    Ok(name)
+}
+
+fn checked_count(field: &'static str, count: usize) -> Result<usize, ConfigError> {
+    if (1..=MAX_COUNT).contains(&count) {
+        Ok(count)
+    } else {
+        Err(out_of_range(field, count, 1, MAX_COUNT))
+    }
+}
+
+fn checked_time(
+    field: &'static str,
+    time: Duration,
+    least: Duration,
+    greatest: Duration,
+) -> Result<Duration, ConfigError> {
+    if (least..=greatest).contains(&time) {
+        Ok(time)
+    } else {
+        Err(out_of_range(field, time, least, greatest))
+    }
+}
+
+fn out_of_range<T: fmt::Debug>(field: &'static str, value: T, least: T, greatest: T) -> ConfigError {
+    ConfigError::OutOfRange {
+        field,
+        value: format!("{value:?}"),
+        least: format!("{least:?}"),
+        greatest: format!("{greatest:?}"),
+    }
+}

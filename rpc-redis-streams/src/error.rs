@@ -1,0 +1,182 @@
+//! What can go wrong between this process and Redis.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+use rpc_core::{IoError, Mode};
+
+/// Why a stream cannot be used: what [`RedisStreamsIo::connect`](crate::RedisStreamsIo::connect) and the management
+/// commands return.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisStreamsError {
+    /// Nothing listens there.
+    #[error("no redis at {address}: connection refused; start a redis-server there, or correct the `url`")]
+    Refused {
+        /// The address, without credentials.
+        address: String,
+    },
+
+    /// The host's name has no address.
+    #[error("no redis at {address}: the host name cannot be resolved; correct the `url`, or the name service")]
+    UnknownHost {
+        /// The address, without credentials.
+        address: String,
+    },
+
+    /// Nobody answered in time.
+    #[error("no answer from {address} within {timeout:?}; is it reachable from here, and is redis awake?")]
+    Timeout {
+        /// The address, without credentials.
+        address: String,
+        /// The `connect_timeout`.
+        timeout: Duration,
+    },
+
+    /// User or password are wrong, or missing.
+    #[error("{address} refuses the login: {reason}; put user and password into the `url`: redis://user:password@host")]
+    Authentication {
+        /// The address, without credentials.
+        address: String,
+        /// What Redis said.
+        reason: String,
+    },
+
+    /// Something else listens there.
+    #[error(
+        "{address} does not speak the redis protocol: {reason}; correct the `url` (port, `redis://` or `rediss://`)"
+    )]
+    NotRedis {
+        /// The address, without credentials.
+        address: String,
+        /// What was received instead.
+        reason: String,
+    },
+
+    /// The server lacks what is needed.
+    #[error("{address} runs redis {version}; at least 6.2 is needed")]
+    TooOld {
+        /// The address, without credentials.
+        address: String,
+        /// The version it reports.
+        version: String,
+    },
+
+    /// The key holds something else.
+    #[error("the key `{key}` holds a {found}, not a stream; choose another `stream`, or delete the key")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What it holds.
+        found: String,
+    },
+
+    /// The servers of the stream read it in another mode.
+    #[error(
+        "the stream `{stream}` is used in {found} mode, this is configured for {wanted} mode; \
+         correct `mode`, or choose another `stream`"
+    )]
+    ModeMismatch {
+        /// The stream.
+        stream: String,
+        /// The mode that its servers have set.
+        found: String,
+        /// The configured mode.
+        wanted: Mode,
+    },
+
+    /// The servers of the stream keep another number of entries.
+    #[error(
+        "the stream `{stream}` keeps {found}, this is configured for {wanted}; \
+         leave `max_len` out to follow the stream, or choose another `stream`"
+    )]
+    RetentionMismatch {
+        /// The stream.
+        stream: String,
+        /// What its servers have set.
+        found: String,
+        /// What is configured.
+        wanted: String,
+    },
+
+    /// The stream is written in a format that this version does not know.
+    #[error("the stream `{stream}` uses wire version {found}, this library knows {known}; update the older side")]
+    WireVersion {
+        /// The stream.
+        stream: String,
+        /// The version in use.
+        found: String,
+        /// The version of this library.
+        known: u32,
+    },
+
+    /// An IO carries one channel.
+    #[error("this RedisStreamsIo carries a channel already; connect another one")]
+    InUse,
+
+    /// Redis refused a command, or the connection broke.
+    #[error("{command}: {source}")]
+    Command {
+        /// What was attempted.
+        command: &'static str,
+        /// What the client library says.
+        source: RedisError,
+    },
+
+    /// Redis answered what no version of it should.
+    #[error("{command}: redis gave an unexpected answer: {answer}")]
+    UnexpectedAnswer {
+        /// What was attempted.
+        command: &'static str,
+        /// What it answered.
+        answer: String,
+    },
+}
+
+impl RedisStreamsError {
+    pub(crate) fn command(command: &'static str) -> impl FnOnce(RedisError) -> Self {
+        move |source| Self::Command { command, source }
+    }
+
+    pub(crate) fn unexpected(command: &'static str, answer: impl std::fmt::Debug) -> Self {
+        Self::UnexpectedAnswer {
+            command,
+            answer: format!("{answer:?}"),
+        }
+    }
+}
+
+impl From<RedisStreamsError> for IoError {
+    fn from(error: RedisStreamsError) -> Self {
+        Self::new(error)
+    }
+}
+
+/// What a failed connection attempt means.
+pub(crate) async fn diagnose(error: RedisError, info: &redis::ConnectionInfo, address: &str) -> RedisStreamsError {
+    let address = address.to_owned();
+    let reason = error.to_string();
+    if error.is_connection_refusal() {
+        return RedisStreamsError::Refused { address };
+    }
+    let denied = |code| matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM");
+    if error.kind() == ErrorKind::AuthenticationFailed || error.code().is_some_and(denied) {
+        return RedisStreamsError::Authentication { address, reason };
+    }
+    if let redis::ConnectionAddr::Tcp(host, port) | redis::ConnectionAddr::TcpTls { host, port, .. } = info.addr()
+        && tokio::net::lookup_host((host.as_str(), *port)).await.is_err()
+    {
+        return RedisStreamsError::UnknownHost { address };
+    }
+    // A server of another protocol answers in its own, or hangs up on ours.
+    if error.kind() == ErrorKind::Parse
+        || error.kind() == ErrorKind::UnexpectedReturnType
+        || error.is_connection_dropped()
+    {
+        return RedisStreamsError::NotRedis { address, reason };
+    }
+    RedisStreamsError::Command {
+        command: "connect",
+        source: error,
+    }
+}

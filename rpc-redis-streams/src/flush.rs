@@ -1,0 +1,279 @@
+//! One flush: what is written in one go, and what its answers mean. No IO in here.
+
+use std::collections::BTreeMap;
+
+use redis::{Cmd, Pipeline, Value};
+use rpc_core::io::{Outgoing, SendFailure};
+use rpc_core::message::{Kind, Outcome, Reply, Request, Target};
+use rpc_core::{Codec, EntryId, IoError, SessionId};
+use tokio::time::Instant;
+
+use crate::entry;
+use crate::keys::Keys;
+use crate::outbox::{DeadLetter, Message};
+use crate::retention::Retention;
+use crate::wire;
+
+/// How many entries the control stream and the dead-letter stream keep, about.
+const MAX_CONTROL: u64 = 10_000;
+const MAX_DEAD: u64 = 10_000;
+
+/// Where a channel writes, and as whom.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) keys: Keys,
+    pub(crate) session: SessionId,
+    /// The group that acknowledgements are for, and this consumer's name in it.
+    pub(crate) group: String,
+    pub(crate) consumer: String,
+}
+
+/// Messages and the commands that carry them.
+///
+/// Requests are commands of their own, so that each succeeds or fails alone. All that settles deliveries is one
+/// transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the acknowledgements.
+pub(crate) struct Flush {
+    pub(crate) pipeline: Pipeline,
+    /// In the order of their commands.
+    singles: Vec<Outgoing>,
+    settlements: Vec<Message>,
+    /// How many commands the transaction has, without MULTI and EXEC.
+    transaction: usize,
+    /// The last request's sequence number.
+    pub(crate) last_sequence: u64,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Accepted(u64),
+    Failed(u64, Target, SendFailure),
+    Confirmed(EntryId),
+}
+
+/// What the answers to a flush mean.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) fates: Vec<Fate>,
+    /// To be written again: Redis has not taken it.
+    pub(crate) again: Vec<Message>,
+    /// Why.
+    pub(crate) trouble: Option<String>,
+}
+
+impl Flush {
+    pub(crate) fn new(messages: Vec<Message>, to: &Destination, retention: Retention, now: Instant) -> Self {
+        let mut flush = Self {
+            pipeline: Pipeline::with_capacity(messages.len() + 2),
+            singles: Vec::new(),
+            settlements: Vec::new(),
+            transaction: 0,
+            last_sequence: 0,
+        };
+        for message in messages {
+            match message {
+                // Nobody waits for it any more.
+                Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
+                Message::Outgoing(Outgoing::Request { target, request }) => {
+                    flush
+                        .pipeline
+                        .add_command(add_request(to, retention, target, &request, now));
+                    flush.last_sequence = flush.last_sequence.max(request.sequence);
+                    flush.singles.push(Outgoing::Request { target, request });
+                }
+                Message::Outgoing(Outgoing::SignalClose) => {
+                    let control = xadd(&to.keys.control, Some(MAX_CONTROL), false);
+                    flush
+                        .pipeline
+                        .add_command(with_message(control, wire::close(to.session)));
+                    flush.singles.push(Outgoing::SignalClose);
+                }
+                settlement => flush.settlements.push(settlement),
+            }
+        }
+        flush.add_settlements(to);
+        flush
+    }
+
+    fn add_settlements(&mut self, to: &Destination) {
+        let mut replies: BTreeMap<(SessionId, &str), (Codec, Vec<&Reply>)> = BTreeMap::new();
+        let mut acknowledged = Vec::new();
+        let mut commands = Vec::new();
+        for settlement in &self.settlements {
+            match settlement {
+                Message::Outgoing(Outgoing::Settle {
+                    caller,
+                    reply,
+                    acknowledge,
+                }) => {
+                    if let Some(reply) = reply {
+                        let codec = codec_of(reply);
+                        let pack = replies.entry((*caller, codec.name())).or_insert((codec, Vec::new()));
+                        pack.1.push(reply);
+                    }
+                    acknowledged.extend(*acknowledge);
+                }
+                Message::DeadLetter(letter) => {
+                    commands.push(add_dead_letter(to, letter));
+                    acknowledged.push(letter.entry);
+                }
+                Message::Outgoing(_) => {}
+            }
+        }
+        for ((caller, _), (codec, pack)) in replies {
+            // NOMKSTREAM: a caller that is gone must not get its inbox back.
+            let inbox = xadd(&to.keys.inbox(caller), None, true);
+            commands.push(with_message(inbox, wire::replies(to.session, codec, pack)));
+        }
+        if !acknowledged.is_empty() {
+            let mut ack = redis::cmd("XACK");
+            ack.arg(&to.keys.requests).arg(&to.group);
+            for entry in acknowledged {
+                ack.arg(entry.to_string());
+            }
+            commands.push(ack);
+        }
+        if commands.is_empty() {
+            return;
+        }
+        self.transaction = commands.len();
+        self.pipeline.cmd("MULTI");
+        for command in commands {
+            self.pipeline.add_command(command);
+        }
+        self.pipeline.cmd("EXEC");
+    }
+
+    /// How many messages it carries; the others were not worth sending.
+    pub(crate) fn len(&self) -> usize {
+        self.singles.len() + self.settlements.len()
+    }
+
+    /// Reads the answers, one for each command.
+    pub(crate) fn read(self, answers: Vec<Value>) -> Report {
+        let mut report = Report::default();
+        let mut answers = answers.into_iter();
+        for single in self.singles {
+            let answer = answers.next().unwrap_or_default();
+            if let Outgoing::Request { target, request } = single {
+                match judge(&answer, target) {
+                    Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
+                    Ok(()) => {}
+                    Err(Refusal::Final(failure)) => {
+                        report.fates.push(Fate::Failed(request.sequence, target, failure));
+                    }
+                    Err(Refusal::NotYet(why)) => {
+                        report.trouble = Some(why);
+                        report
+                            .again
+                            .push(Message::Outgoing(Outgoing::Request { target, request }));
+                    }
+                }
+            }
+        }
+        if self.transaction == 0 {
+            return report;
+        }
+        // MULTI and the commands it queues; an error among these makes EXEC fail, and says why.
+        let queued: Vec<Value> = answers.by_ref().take(1 + self.transaction).collect();
+        match answers.next() {
+            Some(Value::Array(results)) => {
+                report.trouble = results.iter().find_map(entry::error).map(|(_, text)| text);
+                let acknowledged = self.settlements.iter().filter_map(acknowledged);
+                report.fates.extend(acknowledged.map(Fate::Confirmed));
+            }
+            refused => {
+                let why = queued
+                    .iter()
+                    .chain(&refused)
+                    .find_map(entry::error)
+                    .map(|(_, text)| text);
+                report.trouble = Some(why.unwrap_or_else(|| "EXEC was not executed".to_owned()));
+                report.again.extend(self.settlements);
+            }
+        }
+        report
+    }
+
+    /// The messages again, after the connection broke before the answers came.
+    ///
+    /// Settlements are repeated: a second reply is ignored by its receiver and a second XACK does nothing. Requests are
+    /// repeated as well, because by default a call may run twice; a subscriber recognises the repeat.
+    pub(crate) fn into_messages(self) -> Vec<Message> {
+        let singles = self.singles.into_iter().map(Message::Outgoing);
+        singles.chain(self.settlements).collect()
+    }
+}
+
+fn acknowledged(settlement: &Message) -> Option<EntryId> {
+    match settlement {
+        Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
+        Message::Outgoing(_) | Message::DeadLetter(_) => None,
+    }
+}
+
+/// Why Redis did not take a request.
+enum Refusal {
+    Final(SendFailure),
+    /// It will, in a moment.
+    NotYet(String),
+}
+
+fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
+    let Some((code, text)) = entry::error(answer) else {
+        return match (answer, target) {
+            // NOMKSTREAM found no inbox.
+            (Value::Nil, Target::Session(_)) => Err(Refusal::Final(SendFailure::SessionGone)),
+            _ => Ok(()),
+        };
+    };
+    Err(match code {
+        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => Refusal::NotYet(text),
+        "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
+        _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
+    })
+}
+
+fn codec_of(reply: &Reply) -> Codec {
+    match &reply.outcome {
+        Outcome::Returned(payload) | Outcome::Failed(payload) => payload.codec,
+        Outcome::Fault(_) => Codec::default(),
+    }
+}
+
+fn add_request(to: &Destination, retention: Retention, target: Target, request: &Request, now: Instant) -> Cmd {
+    let command = match target {
+        Target::Stream => xadd(&to.keys.requests, retention.max_len(), false),
+        Target::Session(session) => xadd(&to.keys.inbox(session), None, true),
+    };
+    with_message(command, wire::requests(to.session, [request], now))
+}
+
+fn add_dead_letter(to: &Destination, letter: &DeadLetter) -> Cmd {
+    let mut command = xadd(&to.keys.dead, Some(MAX_DEAD), false);
+    command.arg("*").arg("reason").arg(&letter.reason);
+    command.arg("entry").arg(letter.entry.to_string());
+    command.arg("consumer").arg(&to.consumer);
+    for (name, value) in &letter.fields {
+        command.arg(&name[..]).arg(&value[..]);
+    }
+    command
+}
+
+/// XADD as far as its options, which stand before the id: behind it they would be fields.
+fn xadd(key: &str, max_len: Option<u64>, only_existing: bool) -> Cmd {
+    let mut command = redis::cmd("XADD");
+    command.arg(key);
+    if only_existing {
+        command.arg("NOMKSTREAM");
+    }
+    if let Some(max_len) = max_len {
+        command.arg("MAXLEN").arg("~").arg(max_len);
+    }
+    command
+}
+
+fn with_message(mut command: Cmd, message: Vec<u8>) -> Cmd {
+    command.arg("*").arg(wire::FIELD).arg(message);
+    command
+}

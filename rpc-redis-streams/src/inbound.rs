@@ -1,0 +1,150 @@
+//! From an entry to what the channel is told.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rpc_core::io::{Endpoint, Outgoing};
+use rpc_core::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use rpc_core::{EntryId, SessionId};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::entry::Entry;
+use crate::io::Inner;
+use crate::outbox::{DeadLetter, Message};
+use crate::wire::{self, Decoded, Malformed, WireRequest};
+
+/// How far a stream has been read.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor(Mutex<EntryId>);
+
+impl Cursor {
+    pub(crate) fn get(&self) -> EntryId {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, id: EntryId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+}
+
+/// Tells the channel about an entry of the stream, read as `origin` says.
+pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin: Origin) {
+    // Kept only for a group, whose unreadable entries are moved, not dropped; the bytes are shared, not copied.
+    let fields = if origin == Origin::Group {
+        entry.fields.clone()
+    } else {
+        Vec::new()
+    };
+    let acknowledge = (origin == Origin::Group).then_some(entry.id);
+    let reason = match wire::decode(entry.fields) {
+        Ok(Decoded::Requests { caller, requests }) => {
+            endpoint.deliver(Delivery {
+                entry: entry.id,
+                origin,
+                caller,
+                requests: with_deadlines(requests, entry.id, &io.clock),
+            });
+            return;
+        }
+        Ok(_) => "the entry carries no requests".to_owned(),
+        Err(malformed) => match refuse_codec(io, &malformed, acknowledge) {
+            true => return,
+            false => malformed.to_string(),
+        },
+    };
+    endpoint.malformed();
+    io.warn_rarely(
+        "an entry of the stream cannot be read",
+        &format!("{}: {reason}", entry.id),
+    );
+    if origin == Origin::Group {
+        io.outbox.push(Message::DeadLetter(DeadLetter {
+            entry: entry.id,
+            fields,
+            reason,
+        }));
+    }
+}
+
+/// Tells the channel about an entry of its inbox.
+pub(crate) fn from_inbox(io: &Inner, endpoint: &Endpoint, entry: Entry) {
+    match wire::decode(entry.fields) {
+        Ok(Decoded::Replies { from, replies }) => endpoint.reply(from, replies),
+        Ok(Decoded::Requests { caller, requests }) if io.draining.is_cancelled() => {
+            let calls = requests.iter().filter(|r| r.request.kind == Kind::Call);
+            let closing = Fault::new(FaultKind::Overloaded, "the session is closing");
+            refuse(io, caller, calls.map(|r| r.request.sequence), &closing, None);
+        }
+        Ok(Decoded::Requests { caller, requests }) => endpoint.deliver(Delivery {
+            entry: entry.id,
+            origin: Origin::Direct,
+            caller,
+            requests: with_deadlines(requests, entry.id, &io.clock),
+        }),
+        Ok(Decoded::Hello | Decoded::Close { .. }) => {}
+        Err(malformed) => {
+            if !refuse_codec(io, &malformed, None) {
+                endpoint.malformed();
+                io.warn_rarely(
+                    "an entry of the inbox cannot be read",
+                    &format!("{}: {malformed}", entry.id),
+                );
+            }
+        }
+    }
+}
+
+/// Refuses calls that are written in a codec which this build does not have; false if it is not that, or nobody waits.
+fn refuse_codec(io: &Inner, malformed: &Malformed, acknowledge: Option<EntryId>) -> bool {
+    match malformed {
+        Malformed::UnknownCodec { caller, calls, .. } if !calls.is_empty() => {
+            let fault = Fault::new(FaultKind::BadArguments, malformed.to_string());
+            refuse(io, *caller, calls.iter().copied(), &fault, acknowledge);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Refuses calls that never reach the channel.
+fn refuse(
+    io: &Inner,
+    caller: SessionId,
+    calls: impl Iterator<Item = u64>,
+    fault: &Fault,
+    acknowledge: Option<EntryId>,
+) {
+    for sequence in calls {
+        io.outbox.push(Message::Outgoing(Outgoing::Settle {
+            caller,
+            reply: Some(Reply {
+                sequence,
+                outcome: Outcome::Fault(fault.clone()),
+                handler_time: Duration::ZERO,
+            }),
+            acknowledge,
+        }));
+    }
+}
+
+/// Tells the channel about an entry of the control stream.
+pub(crate) fn from_control(io: &Inner, endpoint: &Endpoint, entry: Entry) {
+    if let Ok(Decoded::Close { from }) = wire::decode(entry.fields)
+        && from != io.session()
+    {
+        endpoint.close_requested();
+    }
+}
+
+fn with_deadlines(requests: Vec<WireRequest>, entry: EntryId, clock: &Clock) -> Vec<Request> {
+    let now = Instant::now();
+    requests
+        .into_iter()
+        .map(|WireRequest { mut request, ttl }| {
+            // A time to live past what the clock can hold is as good as none.
+            request.deadline = ttl.and_then(|ttl| now.checked_add(clock.time_left(entry, ttl)));
+            request
+        })
+        .collect()
+}

@@ -1,0 +1,163 @@
+//! The reader of everything that comes by XREAD: the inbox, the control stream, and in broadcast mode the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use rpc_core::io::Endpoint;
+use rpc_core::message::Origin;
+use rpc_core::{EntryId, Mode};
+use tokio::time::sleep;
+
+use crate::connection::Connection;
+use crate::entry;
+use crate::inbound;
+use crate::io::{Inner, WATCHDOG};
+
+/// How many entries of each stream one read takes.
+const READ_COUNT: usize = 64;
+
+/// Owns the connection that blocks in XREAD.
+pub(crate) struct InboxReader {
+    io: Arc<Inner>,
+    endpoint: Endpoint,
+    connection: Connection,
+    /// Read only by channels that serve or obey: the others need not wake up for it.
+    control: Option<EntryId>,
+    /// Read only by broadcast subscribers.
+    stream: Option<EntryId>,
+}
+
+impl InboxReader {
+    pub(crate) fn new(
+        io: Arc<Inner>,
+        endpoint: Endpoint,
+        connection: Connection,
+        control: Option<EntryId>,
+        stream: Option<EntryId>,
+    ) -> Self {
+        Self {
+            io,
+            endpoint,
+            connection,
+            control,
+            stream,
+        }
+    }
+
+    /// Reads until the IO is stopped.
+    pub(crate) async fn run(mut self) {
+        let io = Arc::clone(&self.io);
+        let read = async {
+            loop {
+                self.read_once().await;
+            }
+        };
+        io.stopped.run_until_cancelled(read).await;
+    }
+
+    async fn read_once(&mut self) {
+        let limit = self.io.config.block_timeout() + WATCHDOG;
+        match self.connection.one(self.command(), limit).await {
+            Ok(answer @ Value::ServerError(_)) => {
+                // Redis is loading, or somebody replaced a key; it may pass.
+                let (_, text) = entry::error(&answer).unwrap_or_default();
+                self.io.warn_rarely("redis refuses to read", &text);
+                sleep(Duration::from_millis(100)).await;
+            }
+            Ok(answer) => self.take(answer),
+            Err(broken) => {
+                tracing::debug!(%broken, "the reading connection is lost");
+                self.connection = self.io.connector.reconnect("inbox reader").await;
+                self.rewind().await;
+            }
+        }
+    }
+
+    /// XREAD of all streams that are read, each from where it was left: never from `$`, which would miss what was
+    /// written between two reads.
+    fn command(&self) -> Cmd {
+        let keys = &self.io.destination.keys;
+        let inbox = keys.inbox(self.io.session());
+        let stream = self.stream.filter(|_| !self.io.draining.is_cancelled());
+        let streams = [
+            (Some(self.io.inbox_cursor.get()), inbox.as_str()),
+            (self.control, keys.control.as_str()),
+            (stream, keys.requests.as_str()),
+        ];
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(READ_COUNT);
+        command
+            .arg("BLOCK")
+            .arg(self.io.config.block_timeout().as_millis() as u64);
+        command.arg("STREAMS");
+        for (_, key) in streams.iter().filter(|(from, _)| from.is_some()) {
+            command.arg(*key);
+        }
+        for from in streams.iter().filter_map(|(from, _)| *from) {
+            command.arg(from.to_string());
+        }
+        command
+    }
+
+    fn take(&mut self, answer: Value) {
+        let (io, endpoint) = (&*self.io, &self.endpoint);
+        for (key, entries) in entry::streams(answer) {
+            let Some(last) = entries.last().map(|entry| entry.id) else {
+                continue;
+            };
+            if key == io.destination.keys.requests.as_bytes() {
+                self.stream = Some(last);
+                if !io.draining.is_cancelled() {
+                    entries
+                        .into_iter()
+                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast));
+                }
+            } else if key == io.destination.keys.control.as_bytes() {
+                self.control = Some(last);
+                entries
+                    .into_iter()
+                    .for_each(|entry| inbound::from_control(io, endpoint, entry));
+            } else {
+                io.inbox_cursor.set(last);
+                entries
+                    .into_iter()
+                    .for_each(|entry| inbound::from_inbox(io, endpoint, entry));
+            }
+        }
+    }
+
+    /// After a lost connection: a stream whose last id is lower than what was read is another one, under the same name.
+    /// It is read from its start; calls that are known are recognised.
+    async fn rewind(&mut self) {
+        let keys = &self.io.destination.keys;
+        for (cursor, key) in [(&mut self.control, &keys.control), (&mut self.stream, &keys.requests)] {
+            if let Some(read) = cursor
+                && let Ok(last) = last_id(&mut self.connection, key, self.io.connector.connect_timeout()).await
+                && last < *read
+            {
+                tracing::warn!(key, %last, %read, "the stream was replaced; reading it from its start");
+                *cursor = Some(EntryId::ZERO);
+            }
+        }
+    }
+}
+
+/// The last id that a stream has given out: the place from which nothing later is missed.
+pub(crate) async fn last_id(
+    connection: &mut Connection,
+    key: &str,
+    limit: Duration,
+) -> Result<EntryId, crate::connection::Broken> {
+    let mut info = redis::cmd("XINFO");
+    info.arg("STREAM").arg(key);
+    // No such key: an error, and a stream that starts at zero.
+    let mut info = entry::by_name(connection.one(info, limit).await?);
+    let last = info.remove("last-generated-id");
+    Ok(last.as_ref().and_then(entry::id).unwrap_or(EntryId::ZERO))
+}
+
+/// Whether a channel in `mode` reads requests in the same XREAD as its inbox.
+pub(crate) fn reads_stream(mode: Mode, serves: bool) -> bool {
+    serves && mode == Mode::Broadcast
+}

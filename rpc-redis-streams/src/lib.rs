@@ -1,0 +1,41 @@
+//! Typed RPC over Redis Streams.
+//!
+//! [`RedisStreamsIo`] carries the channels of `rpc-core` over one stream of a Redis server, which its servers read as a
+//! *consumer group* (one worker gets each call) or as *broadcast* (every subscriber gets every call). [`Config`] says
+//! which, and everything else.
+//!
+//! Needs Redis 6.2 or later, or a server that speaks like it. The format of what is written is in `docs/wire.md`.
+//!
+//! # Features
+//! - `tls`: `rediss://` urls.
+
+mod clock;
+mod config;
+mod connection;
+mod entry;
+mod error;
+mod flush;
+mod group;
+mod heartbeat;
+mod inbound;
+mod inbox;
+mod inspect;
+mod io;
+mod keys;
+mod meta;
+mod outbox;
+mod registry;
+mod retention;
+mod wire;
+mod writer;
+
+pub use config::{Config, ConfigBuilder, ConfigError, Start};
+pub use error::RedisStreamsError;
+pub use inspect::{ConsumerInfo, EntryContent, GroupInfo, RequestSummary, StreamEntry, StreamInfo};
+pub use io::RedisStreamsIo;
+pub use rpc_core::Mode;
+
+/// Compiles the program in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,199 @@
+//! What all users of a stream must agree on: one stream, one mode.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+
+use crate::config::Config;
+use crate::connection::{Broken, Connection, Connector};
+use crate::entry;
+use crate::error::RedisStreamsError;
+use crate::keys::Keys;
+use crate::retention::Retention;
+
+/// The version of the wire format.
+const WIRE_VERSION: u32 = 1;
+
+/// The oldest Redis that has all that is used (XADD NOMKSTREAM, MINID).
+const OLDEST_REDIS: (u64, u64) = (6, 2);
+
+/// What the users of a stream have agreed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agreement {
+    pub(crate) retention: Retention,
+    /// Whether a server has claimed the stream; until then, one may still claim it for something else.
+    pub(crate) claimed: bool,
+}
+
+/// Looks whether the server and the stream can be used as configured.
+///
+/// INFO, TYPE, HGETALL.
+pub(crate) async fn check(
+    connection: &mut Connection,
+    connector: &Connector,
+    config: &Config,
+    keys: &Keys,
+) -> Result<Agreement, RedisStreamsError> {
+    let mut questions = redis::pipe();
+    questions.cmd("INFO").arg("server");
+    questions.cmd("TYPE").arg(&keys.requests);
+    questions.cmd("HGETALL").arg(&keys.meta);
+    let mut answers = ask(connection, connector, "connect", &questions).await?.into_iter();
+    let (info, kind, meta) = (
+        answers.next().unwrap_or_default(),
+        answers.next().unwrap_or_default(),
+        answers.next().unwrap_or_default(),
+    );
+    check_version(&info, connector)?;
+    check_type(&kind, keys, connector)?;
+    agree(meta, config)
+}
+
+/// Looks again whether the stream is used as configured. HGETALL.
+pub(crate) async fn look(
+    connection: &mut Connection,
+    connector: &Connector,
+    config: &Config,
+    keys: &Keys,
+) -> Result<Agreement, RedisStreamsError> {
+    let mut question = redis::pipe();
+    question.cmd("HGETALL").arg(&keys.meta);
+    let meta = ask(connection, connector, "HGETALL of the stream's meta", &question)
+        .await?
+        .pop();
+    agree(meta.unwrap_or_default(), config)
+}
+
+/// Claims the stream for `config`'s mode and retention, unless it has been claimed.
+pub(crate) async fn claim(
+    connection: &mut Connection,
+    connector: &Connector,
+    config: &Config,
+    keys: &Keys,
+) -> Result<Agreement, RedisStreamsError> {
+    let retention = Retention::new(config.mode(), config.max_len());
+    let mut claim = redis::pipe();
+    for (field, value) in [
+        ("version", WIRE_VERSION.to_string()),
+        ("mode", config.mode().to_string()),
+        ("retention", retention.to_meta()),
+    ] {
+        // The first server decides; of two at the same time, one finds the other's word.
+        claim.cmd("HSETNX").arg(&keys.meta).arg(field).arg(value);
+    }
+    claim.cmd("HGETALL").arg(&keys.meta);
+    let meta = ask(connection, connector, "claim the stream", &claim).await?.pop();
+    agree(meta.unwrap_or_default(), config)
+}
+
+fn check_version(info: &Value, connector: &Connector) -> Result<(), RedisStreamsError> {
+    let Some(info) = entry::text(info) else {
+        // An ACL may forbid INFO; what is missing will be named by the command that needs it.
+        return Ok(());
+    };
+    let Some(version) = info.lines().find_map(|line| line.strip_prefix("redis_version:")) else {
+        return Ok(());
+    };
+    let mut numbers = version.split('.').map(|n| n.parse().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < OLDEST_REDIS {
+        return Err(RedisStreamsError::TooOld {
+            address: connector.address().to_owned(),
+            version: version.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn check_type(kind: &Value, keys: &Keys, connector: &Connector) -> Result<(), RedisStreamsError> {
+    if let Some((code, reason)) = entry::error(kind)
+        && matches!(code, "NOAUTH" | "NOPERM")
+    {
+        return Err(RedisStreamsError::Authentication {
+            address: connector.address().to_owned(),
+            reason,
+        });
+    }
+    match entry::text(kind).as_deref() {
+        Some("stream" | "none") => Ok(()),
+        Some(found) => Err(RedisStreamsError::WrongType {
+            key: keys.requests.clone(),
+            found: found.to_owned(),
+        }),
+        None => Err(RedisStreamsError::unexpected("TYPE", kind)),
+    }
+}
+
+/// Compares what the stream is used for with what is configured; an unclaimed stream agrees with everything.
+fn agree(meta: Value, config: &Config) -> Result<Agreement, RedisStreamsError> {
+    if let Some((_, answer)) = entry::error(&meta) {
+        return Err(RedisStreamsError::unexpected("HGETALL of the stream's meta", answer));
+    }
+    let meta: HashMap<String, String> = entry::by_name(meta)
+        .into_iter()
+        .filter_map(|(field, value)| Some((field, entry::text(&value)?)))
+        .collect();
+    let stream = || config.stream().to_owned();
+    if let Some(found) = meta.get("version")
+        && *found != WIRE_VERSION.to_string()
+    {
+        return Err(RedisStreamsError::WireVersion {
+            stream: stream(),
+            found: found.clone(),
+            known: WIRE_VERSION,
+        });
+    }
+    if let Some(found) = meta.get("mode")
+        && *found != config.mode().to_string()
+    {
+        return Err(RedisStreamsError::ModeMismatch {
+            stream: stream(),
+            found: found.clone(),
+            wanted: config.mode(),
+        });
+    }
+    let wanted = Retention::new(config.mode(), config.max_len());
+    let agreed = |retention, claimed| Ok(Agreement { retention, claimed });
+    match meta.get("retention").map(|text| (text, Retention::from_meta(text))) {
+        None => agreed(wanted, false),
+        // Who asks for nothing follows the stream.
+        Some((_, Some(found))) if found == wanted || config.max_len().is_none() => agreed(found, true),
+        Some((found, _)) => Err(RedisStreamsError::RetentionMismatch {
+            stream: stream(),
+            found: found.clone(),
+            wanted: wanted.to_meta(),
+        }),
+    }
+}
+
+/// The settled floor, where a group that joins later starts: whatever is before it may be trimmed.
+pub(crate) async fn floor(
+    connection: &mut Connection,
+    connector: &Connector,
+    keys: &Keys,
+) -> Result<Option<rpc_core::EntryId>, RedisStreamsError> {
+    let mut question = redis::pipe();
+    question.cmd("HGET").arg(&keys.meta).arg("floor");
+    let answer = ask(connection, connector, "HGET of the settled floor", &question)
+        .await?
+        .pop();
+    Ok(answer.as_ref().and_then(entry::id))
+}
+
+/// Sends a pipeline, within the connect timeout.
+pub(crate) async fn ask(
+    connection: &mut Connection,
+    connector: &Connector,
+    command: &'static str,
+    questions: &Pipeline,
+) -> Result<Vec<Value>, RedisStreamsError> {
+    let limit: Duration = connector.connect_timeout();
+    connection.run(questions, limit).await.map_err(|broken| match broken {
+        Broken::Lost(source) => RedisStreamsError::Command { command, source },
+        Broken::Silent => RedisStreamsError::Timeout {
+            address: connector.address().to_owned(),
+            timeout: limit,
+        },
+    })
+}

@@ -1,0 +1,173 @@
+//! What waits to be written.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rpc_core::EntryId;
+use rpc_core::io::Outgoing;
+use rpc_core::message::{Outcome, Reply};
+use tokio::sync::Notify;
+
+/// How much goes into one flush: enough to share its cost, and little enough to be answered soon.
+const MAX_FLUSH_MESSAGES: usize = 1024;
+const MAX_FLUSH_BYTES: usize = 4 << 20;
+
+/// Something for the writer to write.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Outgoing(Outgoing),
+    DeadLetter(DeadLetter),
+}
+
+/// An entry that no worker can run, on its way to the dead-letter stream.
+#[derive(Debug)]
+pub(crate) struct DeadLetter {
+    pub(crate) entry: EntryId,
+    pub(crate) fields: Vec<(Bytes, Bytes)>,
+    pub(crate) reason: String,
+}
+
+/// The queue between everybody who sends and the one task that writes.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    filled: Notify,
+    idle: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Message>,
+    /// Taken by the writer and not yet settled.
+    in_hand: usize,
+}
+
+impl Outbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, message: Message) {
+        let mut state = self.state();
+        state.waiting.push_back(message);
+        let was_empty = state.waiting.len() == 1;
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits until there is something to take. Cancel safe.
+    pub(crate) async fn filled(&self) {
+        loop {
+            let filled = self.filled.notified();
+            if !self.state().waiting.is_empty() {
+                return;
+            }
+            filled.await;
+        }
+    }
+
+    /// Takes the messages of one flush, oldest first; at least one if there is any.
+    pub(crate) fn take(&self) -> Vec<Message> {
+        let mut state = self.state();
+        let mut bytes = 0;
+        let mut count = 0;
+        for message in state.waiting.iter().take(MAX_FLUSH_MESSAGES) {
+            bytes += size_of(message);
+            if count > 0 && bytes > MAX_FLUSH_BYTES {
+                break;
+            }
+            count += 1;
+        }
+        state.in_hand += count;
+        state.waiting.drain(..count).collect()
+    }
+
+    /// Says that `count` of the messages in hand are done, and puts `again` back in front.
+    pub(crate) fn settle(&self, count: usize, again: Vec<Message>) {
+        let mut state = self.state();
+        state.in_hand -= count + again.len();
+        for message in again.into_iter().rev() {
+            state.waiting.push_front(message);
+        }
+        if state.in_hand == 0 && state.waiting.is_empty() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until everything is written and confirmed.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            {
+                let state = self.state();
+                if state.in_hand == 0 && state.waiting.is_empty() {
+                    return;
+                }
+            }
+            idle.await;
+        }
+    }
+}
+
+fn size_of(message: &Message) -> usize {
+    let payload = match message {
+        Message::Outgoing(Outgoing::Request { request, .. }) => request.arguments.bytes.len(),
+        Message::Outgoing(Outgoing::Settle {
+            reply: Some(Reply { outcome, .. }),
+            ..
+        }) => match outcome {
+            Outcome::Returned(payload) | Outcome::Failed(payload) => payload.bytes.len(),
+            Outcome::Fault(fault) => fault.message.len(),
+        },
+        Message::Outgoing(_) => 0,
+        Message::DeadLetter(letter) => letter.fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+    };
+    payload + 128
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(size: usize) -> Message {
+        Message::DeadLetter(DeadLetter {
+            entry: EntryId::ZERO,
+            fields: vec![(Bytes::new(), vec![0; size].into())],
+            reason: String::new(),
+        })
+    }
+
+    #[test]
+    fn a_flush_is_bounded_in_bytes_but_never_empty() {
+        let outbox = Outbox::default();
+        for size in [
+            MAX_FLUSH_BYTES * 2,
+            MAX_FLUSH_BYTES / 2,
+            MAX_FLUSH_BYTES / 4,
+            MAX_FLUSH_BYTES,
+        ] {
+            outbox.push(letter(size));
+        }
+        let flushes: Vec<usize> = std::iter::repeat_with(|| outbox.take().len()).take(4).collect();
+        assert_eq!(flushes, [1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn what_was_not_confirmed_comes_first() {
+        let outbox = Outbox::default();
+        outbox.push(letter(1));
+        outbox.push(letter(2));
+        let taken = outbox.take();
+        outbox.push(letter(3));
+        outbox.settle(0, taken);
+        let sizes: Vec<usize> = outbox.take().iter().map(|m| size_of(m) - 128).collect();
+        assert_eq!(sizes, [1, 2, 3]);
+        outbox.settle(3, Vec::new());
+        assert!(outbox.state().waiting.is_empty());
+    }
+}

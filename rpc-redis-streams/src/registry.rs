@@ -1,0 +1,172 @@
+//! Who serves the stream: what a server writes about itself, and how others read it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use redis::Value;
+use rpc_core::io::Peer;
+use rpc_core::{Mode, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::connection::{Connection, Connector};
+use crate::entry;
+use crate::error::RedisStreamsError;
+use crate::keys::Keys;
+use crate::meta::ask;
+
+/// How often a server says that it lives.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+
+/// How long a live server may be silent.
+pub(crate) const DEATH: Duration = Duration::from_secs(5);
+
+/// How long the registry outlives the last server.
+const REGISTRY_TTL: Duration = Duration::from_secs(3600);
+
+/// How long a dead subscriber is listed. A dead worker stays until its pending entries have been taken over.
+const DEAD_SUBSCRIBER_TTL: Duration = Duration::from_secs(60);
+
+/// What a server says of itself: the JSON in the hash of servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Registration {
+    session: SessionId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer: Option<String>,
+    services: Vec<String>,
+    version: String,
+}
+
+impl Registration {
+    pub(crate) fn new(session: SessionId, mode: Mode, group: &str, consumer: &str, services: Vec<String>) -> Self {
+        let in_group = |name: &str| (mode == Mode::Group).then(|| name.to_owned());
+        Self {
+            session,
+            group: in_group(group),
+            consumer: in_group(consumer),
+            services,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The name under which it is registered.
+    pub(crate) fn name(&self) -> String {
+        self.consumer.clone().unwrap_or_else(|| self.session.to_string())
+    }
+
+    /// The sorted set in which its beats are.
+    pub(crate) fn beats(&self, keys: &Keys) -> String {
+        match &self.group {
+            Some(group) => keys.workers(group),
+            None => keys.subscribers.clone(),
+        }
+    }
+
+    /// The commands of one beat, at `now_ms` on Redis's clock: ZADD, HSET, and two PEXPIRE. Subscribers also sweep
+    /// their dead from the list of beats.
+    pub(crate) fn beat(&self, keys: &Keys, now_ms: u64) -> redis::Pipeline {
+        let (beats, name) = (self.beats(keys), self.name());
+        // Plain strings and numbers: this has a JSON form.
+        let record = serde_json::to_string(self).unwrap_or_default();
+        let mut beat = redis::pipe();
+        beat.cmd("ZADD").arg(&beats).arg(now_ms).arg(&name);
+        beat.cmd("HSET").arg(&keys.servers).arg(&name).arg(record);
+        for key in [&beats, &keys.servers] {
+            beat.cmd("PEXPIRE").arg(key).arg(REGISTRY_TTL.as_millis() as u64);
+        }
+        beat
+    }
+
+    /// The commands by which it leaves.
+    pub(crate) fn leave(&self, keys: &Keys) -> redis::Pipeline {
+        let mut leave = redis::pipe();
+        leave.cmd("ZREM").arg(self.beats(keys)).arg(self.name());
+        leave.cmd("HDEL").arg(&keys.servers).arg(self.name());
+        leave
+    }
+}
+
+/// Takes subscribers off the list that have been silent for long: nothing of theirs is left to be taken over.
+pub(crate) fn sweep_subscribers(
+    connection: &mut redis::Connection,
+    keys: &Keys,
+    now_ms: u64,
+) -> redis::RedisResult<()> {
+    let dead_since = now_ms.saturating_sub(DEAD_SUBSCRIBER_TTL.as_millis() as u64);
+    let dead: Vec<String> = redis::cmd("ZRANGEBYSCORE")
+        .arg(&keys.subscribers)
+        .arg("-inf")
+        .arg(dead_since)
+        .query(connection)?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    redis::pipe()
+        .cmd("ZREM")
+        .arg(&keys.subscribers)
+        .arg(&dead)
+        .cmd("HDEL")
+        .arg(&keys.servers)
+        .arg(&dead)
+        .exec(connection)
+}
+
+/// The servers of the stream.
+///
+/// HGETALL, TIME and, for each group and for the subscribers, ZRANGE: two round trips.
+pub(crate) async fn peers(
+    connection: &mut Connection,
+    connector: &Connector,
+    keys: &Keys,
+) -> Result<Vec<Peer>, RedisStreamsError> {
+    const COMMAND: &str = "list the servers";
+    let mut questions = redis::pipe();
+    questions.cmd("HGETALL").arg(&keys.servers);
+    questions.cmd("TIME");
+    let mut answers = ask(connection, connector, COMMAND, &questions).await?.into_iter();
+    let servers = entry::by_name(answers.next().unwrap_or_default());
+    let now_ms = answers.next().and_then(entry::time_ms).unwrap_or(0);
+    let servers: Vec<Registration> = servers
+        .values()
+        .filter_map(|record| serde_json::from_str(&entry::text(record)?).ok())
+        .collect();
+
+    let lists: BTreeSet<String> = servers.iter().map(|server| server.beats(keys)).collect();
+    let mut questions = redis::pipe();
+    for list in &lists {
+        questions.cmd("ZRANGE").arg(list).arg(0).arg(-1).arg("WITHSCORES");
+    }
+    let mut beats: HashMap<String, u64> = HashMap::new();
+    if !lists.is_empty() {
+        for answer in ask(connection, connector, COMMAND, &questions).await? {
+            beats.extend(scores(answer));
+        }
+    }
+    let mut peers: Vec<Peer> = servers
+        .into_iter()
+        .filter_map(|server| {
+            let beat = *beats.get(&server.name())?;
+            let mut peer = Peer::new(server.session, server.services);
+            peer.consumer = server.group.zip(server.consumer);
+            peer.version = server.version;
+            peer.age = Duration::from_millis(now_ms.saturating_sub(beat));
+            peer.alive = peer.age < DEATH;
+            Some(peer)
+        })
+        .collect();
+    peers.sort_by_key(|peer| peer.session);
+    Ok(peers)
+}
+
+/// A flat list of members and scores.
+pub(crate) fn scores(answer: Value) -> Vec<(String, u64)> {
+    let mut values = entry::list(answer).into_iter();
+    std::iter::from_fn(|| {
+        let (member, score) = (values.next()?, values.next()?);
+        // Scores are doubles; times in ms fit exactly.
+        let score: f64 = entry::text(&score)?.parse().ok()?;
+        Some((entry::text(&member)?, score as u64))
+    })
+    .collect()
+}

@@ -1,0 +1,136 @@
+//! Messages -> the value of an entry's field.
+
+use rpc_core::message::{Kind, Outcome, Reply, Request};
+use rpc_core::{Codec, Headers, SessionId};
+use serde::Serializer as _;
+use tokio::time::Instant;
+
+use super::{EntryKind, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK};
+
+/// What a head or a frame needs at most beside its names and payloads, roughly: saves growing the buffer.
+const FRAME_OVERHEAD: usize = 64;
+
+/// The entry of calls, or of notifications, of `session`; all must be of one kind and codec, and there must be 1 to
+/// [`rpc_core::delivery::MAX_PACK`] of them. Their time-to-live is what is left at `now`.
+pub(crate) fn requests<'a>(
+    session: SessionId,
+    requests: impl IntoIterator<Item = &'a Request>,
+    now: Instant,
+) -> Vec<u8> {
+    let mut requests = requests.into_iter().peekable();
+    let Some(&first) = requests.peek() else {
+        debug_assert!(false, "an entry of no requests");
+        return Vec::new();
+    };
+    let (kind, codec) = (first.kind, first.arguments.codec);
+    let mut out = head(
+        match kind {
+            Kind::Call => EntryKind::Call,
+            Kind::Notification => EntryKind::Notify,
+        },
+        session,
+        codec.name(),
+        FRAME_OVERHEAD + first.method.len() + first.arguments.bytes.len(),
+    );
+    for request in requests {
+        debug_assert_eq!((request.kind, request.arguments.codec), (kind, codec), "a mixed entry");
+        push_request(&mut out, request, now);
+    }
+    out
+}
+
+/// The entry of replies of `session` to calls of one other session; all payloads must be of `codec`.
+pub(crate) fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Vec<u8> {
+    let mut out = head(EntryKind::Reply, session, codec.name(), FRAME_OVERHEAD);
+    for reply in replies {
+        push_reply(&mut out, reply, codec);
+    }
+    out
+}
+
+/// The entry that opens the inbox of `session`.
+pub(crate) fn hello(session: SessionId) -> Vec<u8> {
+    head(EntryKind::Hello, session, NO_CODEC, 0)
+}
+
+/// The entry by which `session` asks the channels of the stream to close.
+pub(crate) fn close(session: SessionId) -> Vec<u8> {
+    head(EntryKind::Close, session, NO_CODEC, 0)
+}
+
+fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_OVERHEAD + room);
+    out.extend_from_slice(kind.name().as_bytes());
+    out.push(b' ');
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    out.extend_from_slice(session.as_uuid().hyphenated().encode_lower(&mut text).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(codec.as_bytes());
+    out.push(b'\n');
+    out
+}
+
+fn push_request(out: &mut Vec<u8>, request: &Request, now: Instant) {
+    let headers = if request.headers.is_empty() {
+        Vec::new()
+    } else {
+        headers_as_json(&request.headers)
+    };
+    let arguments = &request.arguments.bytes;
+
+    push_number(out, request.sequence, b' ');
+    push_word(out, &request.method);
+    match request.deadline {
+        None => push_word(out, NO_TTL),
+        Some(deadline) => push_number(out, ms_left(deadline, now), b' '),
+    }
+    push_number(out, request.attempt, b' ');
+    push_number(out, headers.len(), b' ');
+    push_number(out, arguments.len(), b'\n');
+    out.reserve(headers.len() + arguments.len() + 1);
+    out.extend_from_slice(&headers);
+    out.extend_from_slice(arguments);
+    out.push(b'\n');
+}
+
+fn push_reply(out: &mut Vec<u8>, reply: &Reply, codec: Codec) {
+    let (status, payload): (&str, &[u8]) = match &reply.outcome {
+        Outcome::Returned(payload) | Outcome::Failed(payload) => {
+            debug_assert_eq!(payload.codec, codec, "a mixed entry");
+            let ok = matches!(reply.outcome, Outcome::Returned(_));
+            (if ok { STATUS_OK } else { STATUS_ERROR }, &payload.bytes)
+        }
+        Outcome::Fault(fault) => (fault.kind.name(), fault.message.as_bytes()),
+    };
+    push_number(out, reply.sequence, b' ');
+    push_word(out, status);
+    let micros = u64::try_from(reply.handler_time.as_micros()).unwrap_or(u64::MAX);
+    push_number(out, micros, b' ');
+    push_number(out, payload.len(), b'\n');
+    out.reserve(payload.len() + 1);
+    out.extend_from_slice(payload);
+    out.push(b'\n');
+}
+
+fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer, end: u8) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.push(end);
+}
+
+fn push_word(out: &mut Vec<u8>, word: &str) {
+    out.extend_from_slice(word.as_bytes());
+    out.push(b' ');
+}
+
+/// The time left until `deadline`, rounded up: a call that has time left must not look expired.
+fn ms_left(deadline: Instant, now: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(now);
+    u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn headers_as_json(headers: &Headers) -> Vec<u8> {
+    let mut json = Vec::new();
+    let written = serde_json::Serializer::new(&mut json).collect_map(headers.iter());
+    debug_assert!(written.is_ok(), "strings always have a form in JSON");
+    json
+}

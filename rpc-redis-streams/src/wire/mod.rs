@@ -1,0 +1,176 @@
+//! The form of messages in stream entries: a contract, described with examples in `docs/wire.md`.
+//!
+//! An entry has one field, whose name is the version and whose value is a head line followed by frames:
+//!
+//! ```text
+//! <kind> <session> <codec>\n                        kind: call | notify | reply | hello | close
+//!
+//! call, notify: <sequence> <method> <ttl in ms, or -> <attempt> <headers len> <arguments len>\n<headers><arguments>\n
+//! reply:        <sequence> <status> <handler time in µs> <len>\n<payload>\n
+//! ```
+//!
+//! One field, because each field costs Redis and both ends time. Lengths before the payloads, because then nobody has
+//! to search or copy them: a decoded payload is a slice of the value as it came.
+//!
+//! Everything that knows this form is in this module; other dialects may stand beside it on the same stream, told apart
+//! entry by entry ([`Malformed::Foreign`]).
+
+mod decode;
+mod encode;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use rpc_core::SessionId;
+use rpc_core::message::{Reply, Request};
+
+pub(crate) use decode::decode;
+pub(crate) use encode::{close, hello, replies, requests};
+
+/// The name of the only field of an entry; a wire that means something else gets another name.
+pub(crate) const FIELD: &str = "rpc1";
+
+/// The codec in the head of an entry that has no payloads.
+const NO_CODEC: &str = "-";
+
+/// The time-to-live of a request that has no deadline.
+const NO_TTL: &str = "-";
+
+/// The greatest number of headers of one request.
+///
+/// [`rpc_core::Headers`] looks names up by scanning, so a reader must not be made to collect very many.
+const MAX_HEADERS: usize = 1024;
+
+/// The first word of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryKind {
+    Call,
+    Notify,
+    Reply,
+    Hello,
+    Close,
+}
+
+impl EntryKind {
+    const ALL: [Self; 5] = [Self::Call, Self::Notify, Self::Reply, Self::Hello, Self::Close];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Call => "call",
+            Self::Notify => "notify",
+            Self::Reply => "reply",
+            Self::Hello => "hello",
+            Self::Close => "close",
+        }
+    }
+}
+
+/// How a reply frame says that the method returned.
+const STATUS_OK: &str = "ok";
+
+/// How a reply frame says that the method returned its `Err`.
+const STATUS_ERROR: &str = "error";
+
+/// What an entry holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Decoded {
+    /// Calls or notifications.
+    Requests {
+        /// The session that made them.
+        caller: SessionId,
+        /// 1 to [`rpc_core::delivery::MAX_PACK`] requests, all of one kind.
+        requests: Vec<WireRequest>,
+    },
+    /// Answers to calls of the session whose inbox this is.
+    Replies {
+        /// The session that answers.
+        from: SessionId,
+        /// At least one.
+        replies: Vec<Reply>,
+    },
+    /// The first entry of an inbox.
+    Hello,
+    /// Asks every channel of the stream that is configured to obey to close.
+    Close {
+        /// The session that asks.
+        from: SessionId,
+    },
+}
+
+/// A request as it came: its deadline is still a time-to-live, because only its reader knows the time on Redis's clock.
+#[derive(Clone, Debug)]
+pub(crate) struct WireRequest {
+    /// The request, without a deadline.
+    pub(crate) request: Request,
+    /// How long after its entry's time it is worth running; `None` for ever, zero for no longer.
+    ///
+    /// Any number of milliseconds: add it to an `Instant` with `checked_add`.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// An entry is not of the form that this version writes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("no field `{FIELD}`: another program or another version wrote it")]
+    Foreign,
+
+    #[error("{0} fields beside `{FIELD}`, which is to be the only one")]
+    MoreFields(usize),
+
+    #[error("it ends in the middle of {0}")]
+    Truncated(&'static str),
+
+    #[error("{0} is not followed by a line break")]
+    NoLineBreak(&'static str),
+
+    #[error("{what} has not exactly {words} words")]
+    Words { what: &'static str, words: usize },
+
+    #[error("unknown kind {0:?}; known are call, notify, reply, hello and close")]
+    UnknownKind(String),
+
+    #[error("{0:?} is not a session id")]
+    Session(String),
+
+    /// The form is right, so that the calls in it can be answered.
+    #[error("codec {codec:?} is unknown here; known is json")]
+    UnknownCodec {
+        codec: String,
+        caller: SessionId,
+        /// The sequence numbers of the calls in the entry; empty for notifications.
+        calls: Vec<u64>,
+    },
+
+    #[error("{kind} has codec {codec:?}, but carries nothing")]
+    NeedlessCodec { kind: &'static str, codec: String },
+
+    #[error("{what} is {found:?}, which is not a number from {least} to {greatest}")]
+    Number {
+        what: &'static str,
+        found: String,
+        least: u64,
+        greatest: u64,
+    },
+
+    #[error("the method is {0:?}, but a name is not empty and has no spaces or control characters")]
+    Method(String),
+
+    #[error("the method is not UTF-8")]
+    MethodNotText,
+
+    #[error("the status is {0:?}, but a status is of lower-case letters, digits and hyphens")]
+    Status(String),
+
+    #[error("the headers are not a JSON object of strings: {0}")]
+    Headers(String),
+
+    #[error("nothing follows the head of a {0} entry")]
+    Empty(&'static str),
+
+    #[error("more than {0} requests")]
+    TooManyRequests(usize),
+
+    #[error("{bytes} bytes too many at the end of a {kind} entry")]
+    Trailing { kind: &'static str, bytes: usize },
+}

@@ -1,0 +1,228 @@
+//! The golden examples, which are also those of `docs/wire.md`, and what is refused.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rpc_core::message::{Fault, FaultKind, Kind, Outcome, Reply, Request};
+use rpc_core::{Codec, Headers, Payload, SessionId};
+use tokio::time::Instant;
+
+use super::*;
+
+mod properties;
+mod refusals;
+
+const CALL: &str = "\
+call 01930000-0000-7000-8000-0000000000aa json
+1 calc.add 30000 1 0 5
+[2,3]
+";
+
+const PACKED_CALLS: &str = "\
+call 01930000-0000-7000-8000-0000000000aa json
+2 calc.add - 1 0 5
+[2,3]
+3 calc.divide 1500 2 23 5
+{\"traceparent\":\"00-ab\"}[1,0]
+";
+
+const NOTIFICATION: &str = "\
+notify 01930000-0000-7000-8000-0000000000aa json
+4 log.write - 1 0 9
+[\"hello\"]
+";
+
+const REPLIES: &str = "\
+reply 01930000-0000-7000-8000-0000000000bb json
+1 ok 120 1
+5
+3 error 80 14
+\"DivideByZero\"
+7 overloaded 0 32
+the server's queue of 1 was full
+";
+
+const HELLO: &str = "hello 01930000-0000-7000-8000-0000000000aa -\n";
+
+const CLOSE: &str = "close 01930000-0000-7000-8000-0000000000bb -\n";
+
+fn caller() -> SessionId {
+    "01930000-0000-7000-8000-0000000000aa".parse().unwrap()
+}
+
+fn server() -> SessionId {
+    "01930000-0000-7000-8000-0000000000bb".parse().unwrap()
+}
+
+fn request(sequence: u64, kind: Kind, method: &'static str, arguments: &'static str) -> Request {
+    Request {
+        sequence,
+        kind,
+        method: method.into(),
+        deadline: None,
+        attempt: 1,
+        headers: Headers::new(),
+        arguments: json(arguments),
+    }
+}
+
+fn json(text: &'static str) -> Payload {
+    Payload {
+        codec: Codec::Json,
+        bytes: Bytes::from_static(text.as_bytes()),
+    }
+}
+
+fn reply(sequence: u64, outcome: Outcome, micros: u64) -> Reply {
+    Reply {
+        sequence,
+        outcome,
+        handler_time: Duration::from_micros(micros),
+    }
+}
+
+fn decode_value(value: impl Into<Bytes>) -> Result<Decoded, Malformed> {
+    decode([(FIELD, value.into())])
+}
+
+fn refusal(value: impl Into<Bytes>) -> Malformed {
+    decode_value(value).unwrap_err()
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// All that a request holds, in a form that can be compared.
+type Plain = (u64, Kind, String, Option<Duration>, u32, Vec<(String, String)>, Bytes);
+
+fn plain(request: &Request, ttl: Option<Duration>) -> Plain {
+    let headers = request.headers.iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let (method, arguments) = (request.method.to_string(), request.arguments.bytes.clone());
+    let Request {
+        sequence,
+        kind,
+        attempt,
+        ..
+    } = *request;
+    (sequence, kind, method, ttl, attempt, headers.collect(), arguments)
+}
+
+fn decoded_requests(value: impl Into<Bytes>) -> (SessionId, Vec<WireRequest>) {
+    match decode_value(value).unwrap() {
+        Decoded::Requests { caller, requests } => (caller, requests),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn decoded_replies(value: impl Into<Bytes>) -> Vec<Reply> {
+    match decode_value(value).unwrap() {
+        Decoded::Replies { replies, .. } => replies,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn golden_call() {
+    let now = Instant::now();
+    let mut call = request(1, Kind::Call, "calc.add", "[2,3]");
+    call.deadline = Some(now + Duration::from_secs(30));
+    assert_eq!(text(requests(caller(), [&call], now)), CALL);
+
+    let (from, found) = decoded_requests(CALL);
+    assert_eq!((from, found.len()), (caller(), 1));
+    let ttl = Some(Duration::from_secs(30));
+    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&call, ttl));
+    assert_eq!(found[0].request.deadline, None);
+}
+
+#[test]
+fn golden_packed_calls() {
+    let now = Instant::now();
+    let endless = request(2, Kind::Call, "calc.add", "[2,3]");
+    let mut retried = request(3, Kind::Call, "calc.divide", "[1,0]");
+    retried.attempt = 2;
+    retried.deadline = Some(now + Duration::from_millis(1500));
+    retried.headers.insert("traceparent", "00-ab");
+    assert_eq!(text(requests(caller(), [&endless, &retried], now)), PACKED_CALLS);
+
+    let (_, found) = decoded_requests(PACKED_CALLS);
+    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&endless, None));
+    let ttl = Some(Duration::from_millis(1500));
+    assert_eq!(plain(&found[1].request, found[1].ttl), plain(&retried, ttl));
+}
+
+#[test]
+fn golden_notification() {
+    let notification = request(4, Kind::Notification, "log.write", "[\"hello\"]");
+    assert_eq!(text(requests(caller(), [&notification], Instant::now())), NOTIFICATION);
+    let (_, found) = decoded_requests(NOTIFICATION);
+    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&notification, None));
+}
+
+#[test]
+fn golden_replies() {
+    let sent = [
+        reply(1, Outcome::Returned(json("5")), 120),
+        reply(3, Outcome::Failed(json("\"DivideByZero\"")), 80),
+        reply(
+            7,
+            Outcome::Fault(Fault::new(FaultKind::Overloaded, "the server's queue of 1 was full")),
+            0,
+        ),
+    ];
+    assert_eq!(text(replies(server(), Codec::Json, &sent)), REPLIES);
+    match decode_value(REPLIES).unwrap() {
+        Decoded::Replies { from, replies } => {
+            assert_eq!(from, server());
+            assert_eq!(format!("{replies:?}"), format!("{sent:?}"));
+            assert_eq!(replies[1].outcome, sent[1].outcome);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn golden_hello_and_close() {
+    assert_eq!(text(hello(caller())), HELLO);
+    assert_eq!(text(close(server())), CLOSE);
+    assert!(matches!(decode_value(HELLO).unwrap(), Decoded::Hello));
+    assert!(matches!(decode_value(CLOSE).unwrap(), Decoded::Close { from } if from == server()));
+}
+
+#[test]
+fn the_golden_examples_are_those_of_the_documentation() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wire.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    for golden in [CALL, PACKED_CALLS, NOTIFICATION, REPLIES, HELLO, CLOSE] {
+        let block = format!("```text\n{golden}```\n");
+        assert!(page.contains(&block), "docs/wire.md lacks this example:\n{block}");
+    }
+}
+
+#[test]
+fn payloads_are_not_copied() {
+    let value = Bytes::from_static(CALL.as_bytes());
+    let (_, found) = decoded_requests(value.clone());
+    let inside = value.as_ptr_range();
+    assert!(inside.contains(&found[0].request.arguments.bytes.as_ptr()));
+}
+
+#[test]
+fn time_left_is_rounded_up_and_never_below_zero() {
+    let now = Instant::now();
+    let ttl_for = |deadline: Instant| {
+        let mut call = request(1, Kind::Call, "a.b", "[]");
+        call.deadline = Some(deadline);
+        decoded_requests(requests(caller(), [&call], now)).1[0].ttl
+    };
+    assert_eq!(ttl_for(now + Duration::from_nanos(1)), Some(Duration::from_millis(1)));
+    assert_eq!(ttl_for(now + Duration::from_millis(7)), Some(Duration::from_millis(7)));
+    assert_eq!(ttl_for(now), Some(Duration::ZERO));
+    let past = requests(caller(), [&request(1, Kind::Call, "a.b", "[]")], now);
+    assert!(text(past).contains(" - 1 "));
+    let later = now + Duration::from_secs(9);
+    let mut late = request(1, Kind::Call, "a.b", "[]");
+    late.deadline = Some(now);
+    assert!(text(requests(caller(), [&late], later)).contains("\n1 a.b 0 1 0 2\n"));
+}
