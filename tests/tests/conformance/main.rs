@@ -1,0 +1,64 @@
+//! One suite of behaviours, run against every IO: what a user may rely on whatever carries the calls.
+#![allow(clippy::unwrap_used)]
+
+mod backend;
+mod broadcast;
+mod calls;
+mod closing;
+mod group;
+mod probe;
+
+/// Runs each behaviour against each backend, within a time limit.
+macro_rules! conformance {
+    ($($module:ident :: $behaviour:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                tests::within(crate::LIMIT, crate::$module::$behaviour::<crate::backend::Memory>()).await;
+            })+
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                tests::within(crate::LIMIT, crate::$module::$behaviour::<crate::backend::Redis>()).await;
+            })+
+        }
+    };
+}
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+
+conformance! {
+    calls::a_call_returns_what_the_method_returned,
+    calls::a_services_own_error_arrives_typed,
+    calls::faults_are_typed_and_the_server_carries_on,
+    calls::ten_thousand_interleaved_calls_get_their_own_answers,
+    calls::text_and_bytes_arrive_unchanged,
+    calls::the_context_tells_who_calls_and_what_is_left,
+    calls::optional_arguments_may_be_left_out,
+    calls::a_call_without_a_reply_ends_at_its_deadline,
+    calls::an_expired_call_is_not_run,
+    calls::a_dropped_call_leaves_nothing_behind_and_its_late_reply_is_ignored,
+    calls::a_notification_is_run_and_not_answered,
+    calls::no_more_handlers_run_at_once_than_allowed,
+    group::each_call_is_run_by_one_worker_and_all_get_a_share,
+    group::calls_made_before_the_first_worker_are_run,
+    group::a_worker_takes_no_more_than_it_has_room_for,
+    group::nested_calls_get_through_at_concurrency_one,
+    group::one_worker_of_each_group_runs_a_call,
+    group::a_worker_runs_its_own_calls,
+    group::calls_to_a_session_reach_that_session_alone,
+    group::a_session_that_is_gone_is_reported,
+    broadcast::every_subscriber_runs_a_call_and_the_first_answer_wins,
+    broadcast::every_subscriber_runs_a_notification,
+    broadcast::nobody_hears_oneself_unless_asked_for,
+    broadcast::a_method_that_nobody_serves_is_met_with_silence,
+    broadcast::a_full_queue_drops_the_oldest_and_their_callers_are_told,
+    broadcast::a_refusal_does_not_beat_an_answer,
+    closing::closing_ends_waiting_calls,
+    closing::closing_lets_handlers_finish,
+    closing::handlers_that_outlast_the_grace_are_dropped,
+    closing::dropping_the_last_handle_ends_the_channel,
+    closing::a_signal_closes_those_who_obey,
+    closing::services_with_the_same_names_are_refused,
+}

@@ -1,0 +1,111 @@
+//! A small service on a real Redis, for tests of what is particular to Redis.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use rpc_core::{Mode, RpcChannel, service};
+use rpc_redis_streams::{Config, RedisStreamsIo};
+use tests::RedisServer;
+use tokio::sync::Semaphore;
+
+pub(crate) const STREAM: &str = "faults";
+
+#[service]
+pub(crate) trait Echo {
+    async fn echo(&self, text: String) -> String;
+    /// Waits until the test opens the gate.
+    async fn gated(&self, n: u64) -> u64;
+    /// Blocks the thread that it runs on.
+    async fn block(&self, ms: u64) -> u64;
+    #[rpc(notify)]
+    async fn note(&self, n: u64);
+}
+
+/// Shared with the test, which looks in and holds the gate.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    gate: Semaphore,
+    runs: AtomicU64,
+    running: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            gate: Semaphore::new(0),
+            runs: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn open(&self) {
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    pub(crate) fn runs(&self) -> u64 {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+}
+
+struct Running<'a>(&'a Gate);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Echo for Arc<Gate> {
+    async fn echo(&self, text: String) -> String {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        text
+    }
+
+    async fn gated(&self, n: u64) -> u64 {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self);
+        self.gate.acquire().await.unwrap().forget();
+        n
+    }
+
+    async fn block(&self, ms: u64) -> u64 {
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        ms
+    }
+
+    async fn note(&self, _: u64) {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+pub(crate) fn server(gate: &Arc<Gate>) -> EchoServer<Arc<Gate>> {
+    EchoServer::new(Arc::clone(gate))
+}
+
+pub(crate) fn config(server: &RedisServer, mode: Mode) -> Config {
+    let config = Config::builder().url(server.url()).stream(STREAM);
+    let config = match mode {
+        Mode::Group => config.group("workers"),
+        Mode::Broadcast => config.broadcast(),
+    };
+    config.build().unwrap()
+}
+
+pub(crate) async fn connect(server: &RedisServer, mode: Mode) -> RedisStreamsIo {
+    RedisStreamsIo::connect(config(server, mode)).await.unwrap()
+}
+
+pub(crate) async fn serve(redis: &RedisServer, mode: Mode, gate: &Arc<Gate>) -> RpcChannel {
+    let builder = RpcChannel::builder(connect(redis, mode).await);
+    builder.serve(server(gate)).unwrap().start().await.unwrap()
+}
+
+pub(crate) async fn client(server: &RedisServer, mode: Mode) -> RpcChannel {
+    RpcChannel::open(connect(server, mode).await).await.unwrap()
+}

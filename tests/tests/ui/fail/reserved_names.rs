@@ -1,0 +1,11 @@
+use rpc_core::service;
+
+#[service]
+trait Calculator {
+    async fn new(&self);
+    async fn with_timeout(&self);
+    async fn without_timeout(&self);
+    async fn with_header(&self);
+}
+
+fn main() {}
