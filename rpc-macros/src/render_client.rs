@@ -87,11 +87,15 @@ fn method(index: usize, method: &Method, service: &Service) -> TokenStream {
         |list, name| quote_spanned!(span=> (&#name, #list)),
     );
     let list = quote_spanned!(span=> &#list);
+    // A handler may ignore an argument, which the client still sends.
+    let uses_ignored = names.iter().any(|name| name.to_string().starts_with('_'));
+    let allow_use = uses_ignored.then(|| quote!(#[allow(clippy::used_underscore_binding)]));
     let (call, returns) = call(method);
     let constant = table::constant(index);
     quote_spanned! {Span::mixed_site()=>
         #docs
         #(#attributes)*
+        #allow_use
         #vis fn #ident(&self, #(#names: #types),*) -> ::rpc_core::Call<#returns> {
             self.caller.#call(&Self::#constant, #list)
         }

@@ -124,18 +124,19 @@ async fn context() -> Context {
     struct Keep(std::sync::Mutex<Option<Context>>);
     impl Lend for Keep {
         async fn lend(&self, cx: &Context) {
-            *self.0.lock().unwrap() = Some(cx.clone());
+            *self.0.lock().expect("no panic") = Some(cx.clone());
         }
     }
     let keep = Arc::new(Keep(std::sync::Mutex::default()));
     let client = LendClient::new(LendServer::from_arc(Arc::clone(&keep)));
-    client.lend().await.unwrap();
-    keep.0.lock().unwrap().take().unwrap()
+    client.lend().await.expect("a call in process");
+    let lent = keep.0.lock().expect("no panic").take();
+    lent.expect("a context")
 }
 
 fn returned(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Returned(payload) => payload.decode().unwrap(),
+        Outcome::Returned(payload) => payload.decode().expect("a string"),
         other => panic!("{other:?}"),
     }
 }
