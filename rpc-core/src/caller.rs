@@ -187,6 +187,7 @@ impl Caller {
                 attempt: 1,
                 headers: self.headers.clone(),
                 arguments,
+                at_most_once: method.is_at_most_once(),
             }
         };
         match &self.route {

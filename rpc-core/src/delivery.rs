@@ -23,6 +23,12 @@ pub struct Arrival {
     pub expired: bool,
     /// Whether this channel serves the method.
     pub served: bool,
+    /// Whether the method must not be run twice.
+    pub at_most_once: bool,
+    /// How often the request has been handed to a server, this time included.
+    pub attempt: u32,
+    /// How often it may be.
+    pub max_attempts: u32,
 }
 
 /// What to do with a request that arrived.
@@ -34,6 +40,8 @@ pub enum Admission {
     Skip(Skipped),
     /// Settle it without running it; a waiting caller is told.
     Refuse(FaultKind),
+    /// Move it to the dead letters without running it; a waiting caller is told.
+    Bury(FaultKind),
 }
 
 /// Why a request is not run and nobody is told.
@@ -57,13 +65,40 @@ impl Arrival {
                 origin: Origin::Broadcast,
                 ..
             } => Admission::Skip(Skipped::Own),
-            Self { expired: true, .. } => Admission::Skip(Skipped::Expired),
-            Self { served: true, .. } => Admission::Run,
+            // Nobody waits for a notification, so nobody has given it up: it is kept for a person to look at.
             Self {
+                expired: true,
+                kind: Kind::Notification,
+                origin: Origin::Group,
+                ..
+            } => Admission::Bury(FaultKind::Other),
+            Self { expired: true, .. } => Admission::Skip(Skipped::Expired),
+            Self {
+                served: false,
                 origin: Origin::Broadcast,
                 ..
             } => Admission::Skip(Skipped::NotServed),
-            Self { .. } => Admission::Refuse(FaultKind::MethodNotFound),
+            Self {
+                served: false, kind, ..
+            } => match kind {
+                Kind::Call => Admission::Refuse(FaultKind::MethodNotFound),
+                Kind::Notification => Admission::Bury(FaultKind::MethodNotFound),
+            },
+            // Its worker died, and nobody knows how far it had come.
+            Self {
+                at_most_once: true,
+                attempt: 2..,
+                kind,
+                ..
+            } => match kind {
+                Kind::Call => Admission::Refuse(FaultKind::WorkerLost),
+                Kind::Notification => Admission::Bury(FaultKind::WorkerLost),
+            },
+            // It has taken its workers along, again and again.
+            Self {
+                attempt, max_attempts, ..
+            } if attempt > max_attempts => Admission::Bury(FaultKind::WorkerLost),
+            Self { .. } => Admission::Run,
         }
     }
 }
@@ -111,6 +146,11 @@ impl Ledger {
     #[must_use]
     pub fn holds(&self, entry: EntryId) -> bool {
         self.held.contains_key(&entry)
+    }
+
+    /// The entries that are held.
+    pub fn entries(&self) -> impl Iterator<Item = EntryId> {
+        self.held.keys().copied()
     }
 
     /// How many entries are held.
@@ -176,6 +216,9 @@ mod tests {
         own: false,
         expired: false,
         served: true,
+        at_most_once: false,
+        attempt: 1,
+        max_attempts: 3,
     };
 
     #[test]
@@ -217,6 +260,44 @@ mod tests {
             Admission::Refuse(FaultKind::MethodNotFound)
         );
         assert_eq!(unknown(Origin::Broadcast).admit(), Admission::Skip(Skipped::NotServed));
+    }
+
+    #[test]
+    fn a_call_is_tried_again_unless_it_must_not_or_has_been_too_often() {
+        let attempt = |attempt, at_most_once| Arrival {
+            attempt,
+            at_most_once,
+            ..CALL
+        };
+        assert_eq!(attempt(3, false).admit(), Admission::Run);
+        assert_eq!(attempt(4, false).admit(), Admission::Bury(FaultKind::WorkerLost));
+        assert_eq!(attempt(1, true).admit(), Admission::Run);
+        assert_eq!(attempt(2, true).admit(), Admission::Refuse(FaultKind::WorkerLost));
+    }
+
+    #[test]
+    fn a_notification_that_cannot_run_is_kept_as_a_dead_letter() {
+        let note = Arrival {
+            kind: Kind::Notification,
+            ..CALL
+        };
+        let unknown = Arrival { served: false, ..note };
+        assert_eq!(unknown.admit(), Admission::Bury(FaultKind::MethodNotFound));
+        let poison = Arrival { attempt: 4, ..note };
+        assert_eq!(poison.admit(), Admission::Bury(FaultKind::WorkerLost));
+        let expired = Arrival { expired: true, ..note };
+        assert_eq!(expired.admit(), Admission::Bury(FaultKind::Other));
+    }
+
+    proptest! {
+        #[test]
+        fn a_method_that_must_not_run_twice_runs_at_its_first_attempt_only(
+            attempt in 1..10_u32, expired: bool, served: bool, own: bool, notification: bool
+        ) {
+            let kind = if notification { Kind::Notification } else { Kind::Call };
+            let arrival = Arrival { at_most_once: true, attempt, expired, served, own, kind, ..CALL };
+            prop_assert!(arrival.admit() != Admission::Run || attempt == 1);
+        }
     }
 
     #[test]

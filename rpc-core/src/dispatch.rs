@@ -1,12 +1,12 @@
 //! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -38,6 +38,8 @@ pub(crate) struct Dispatcher {
     room: Notify,
     /// Signalled when nothing runs and nothing waits.
     idle: Notify,
+    /// Nothing is to be tried again.
+    stopping: CancellationToken,
     abort: CancellationToken,
     /// For handlers that call back; not strong, or the channel would hold itself.
     alive: OnceLock<Weak<Alive>>,
@@ -72,6 +74,18 @@ struct Slot {
     call: CallId,
 }
 
+/// How a request ends.
+enum End {
+    /// With an answer, if somebody waits for one.
+    Settle(Option<Reply>),
+    /// Kept for a person to look at, if it came from a group.
+    DeadLetter {
+        reason: String,
+        attempts: u32,
+        reply: Option<Reply>,
+    },
+}
+
 impl Dispatcher {
     pub(crate) fn new(services: Services, io: Arc<dyn RpcIo>, counters: Arc<Counters>, runtime: Handle) -> Self {
         let settings = io.settings();
@@ -92,6 +106,7 @@ impl Dispatcher {
             }),
             room: Notify::new(),
             idle: Notify::new(),
+            stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
             alive: OnceLock::new(),
         }
@@ -142,14 +157,17 @@ impl Dispatcher {
                     Origin::Group | Origin::Broadcast => Reach::Stream,
                 };
                 let method = self.services.find(&request.method, reach);
-                let arrival = Arrival {
+                let facts = Arrival {
                     origin: slot.origin,
                     kind: request.kind,
                     own: slot.call.session == self.io.session() && !self.settings.receive_own,
                     expired: request.is_expired(now),
                     served: method.is_some(),
+                    at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
+                    attempt: request.attempt,
+                    max_attempts: self.settings.max_deliveries,
                 };
-                match (arrival.admit(), method) {
+                match (facts.admit(), method) {
                     (Admission::Run, Some(method)) => {
                         let job = Job {
                             slot,
@@ -169,31 +187,55 @@ impl Dispatcher {
                         if why == Skipped::Expired {
                             self.counters.expired.add(1);
                         }
-                        settle.push((slot, None));
+                        settle.push((slot, End::Settle(None)));
                     }
-                    (Admission::Run | Admission::Refuse(_), _) => {
+                    (Admission::Refuse(kind), _) => {
                         self.counters.refused.add(1);
-                        settle.push((slot, self.refusal_of_unknown(&request)));
+                        settle.push((
+                            slot,
+                            End::Settle(Some(fault(request.sequence, self.explain(kind, &request)))),
+                        ));
                     }
+                    (Admission::Bury(kind), _) => {
+                        self.counters.refused.add(1);
+                        settle.push((slot, self.bury(&request, self.explain(kind, &request))));
+                    }
+                    // A method that is not served is never admitted to run.
+                    (Admission::Run, None) => {}
                 }
             }
         }
         for job in start {
             self.runtime.spawn(Arc::clone(self).work(job));
         }
-        for (slot, reply) in settle {
-            self.settle(slot, reply);
+        for (slot, end) in settle {
+            self.settle(slot, end);
         }
         self.report_overflow(overflow);
     }
 
-    fn refusal_of_unknown(&self, request: &Request) -> Option<Reply> {
+    /// What to tell a caller, or a person who looks at dead letters.
+    fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
+        match kind {
+            FaultKind::MethodNotFound => self.services.not_found(&request.method),
+            FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
+                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
+            }
+            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
+            _ => Fault::new(kind, "it had expired before it could run"),
+        }
+    }
+
+    fn bury(&self, request: &Request, why: Fault) -> End {
         if request.kind == Kind::Notification {
             self.counters.failed_notifications.add(1);
-            tracing::warn!(method = %request.method, "a notification of an unknown method was discarded");
-            return None;
         }
-        Some(fault(request.sequence, self.services.not_found(&request.method)))
+        tracing::warn!(method = %request.method, attempts = request.attempt, reason = why.message, "a dead letter");
+        End::DeadLetter {
+            reason: why.message.clone(),
+            attempts: request.attempt,
+            reply: (request.kind == Kind::Call).then(|| fault(request.sequence, why)),
+        }
     }
 
     /// Tells the callers of what was dropped, unless they have given up or do not wait.
@@ -224,7 +266,7 @@ impl Dispatcher {
                 let message = format!("the server's queue of {} was full", self.settings.max_queue_size);
                 fault(job.request.sequence, Fault::new(FaultKind::Overloaded, message))
             });
-            self.settle(job.slot, reply);
+            self.settle(job.slot, End::Settle(reply));
         }
     }
 
@@ -258,21 +300,27 @@ impl Dispatcher {
         next
     }
 
-    async fn run(&self, job: Job) {
+    async fn run(self: &Arc<Self>, job: Job) {
         let Job { slot, request, method } = job;
         let started = Instant::now();
         if request.is_expired(started) {
             self.counters.expired.add(1);
-            return self.settle(slot, None);
+            return self.settle(slot, End::Settle(None));
         }
         self.counters.handled.add(1);
+        let attempt = request.attempt;
+        // Only a worker's notification is tried again: a caller decides for himself, and a subscriber is one of many.
+        let again = (request.kind == Kind::Notification && slot.origin == Origin::Group).then(|| Request {
+            attempt: attempt + 1,
+            ..request.clone()
+        });
         let name = method.descriptor.name();
         let cx = Context::new(
             slot.call,
             name,
             request.headers,
             request.deadline,
-            request.attempt,
+            attempt,
             self.alive.get().cloned().unwrap_or_default(),
         );
         let outcome = tokio::select! {
@@ -286,7 +334,7 @@ impl Dispatcher {
         match (outcome, request.kind) {
             (None, _) => {
                 self.counters.expired.add(1);
-                self.settle(slot, None);
+                self.settle(slot, End::Settle(None));
             }
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
@@ -294,38 +342,93 @@ impl Dispatcher {
                     outcome,
                     handler_time: started.elapsed(),
                 };
-                self.settle(slot, Some(reply));
+                self.settle(slot, End::Settle(Some(reply)));
             }
+            (Some(Outcome::Returned(_)), Kind::Notification) => self.settle(slot, End::Settle(None)),
             (Some(outcome), Kind::Notification) => {
-                if !matches!(outcome, Outcome::Returned(_)) {
-                    let total = self.counters.failed_notifications.add(1);
-                    tracing::warn!(method = name, call = %slot.call, total, ?outcome, "a notification failed");
+                let total = self.counters.failed_notifications.add(1);
+                tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "a notification failed");
+                match again {
+                    Some(request) if attempt < self.settings.max_deliveries && !method.descriptor.is_at_most_once() => {
+                        self.retry(Job { slot, request, method });
+                    }
+                    _ => self.settle(
+                        slot,
+                        End::DeadLetter {
+                            reason: format!("the handler failed: {outcome:?}"),
+                            attempts: attempt,
+                            reply: None,
+                        },
+                    ),
                 }
-                self.settle(slot, None);
             }
         }
+    }
+
+    /// Runs a notification again after a while. It waits without a handler slot, and still unacknowledged: when this
+    /// worker ends meanwhile, another one takes it over.
+    fn retry(self: &Arc<Self>, job: Job) {
+        let doublings = job.request.attempt.saturating_sub(2).min(16);
+        let pause = self.settings.retry_backoff.saturating_mul(1 << doublings);
+        let dispatcher = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let stopping = dispatcher.stopping.clone();
+            if stopping.run_until_cancelled(sleep(pause)).await.is_some() {
+                dispatcher.admit_again(job);
+            }
+        });
+    }
+
+    fn admit_again(self: Arc<Self>, job: Job) {
+        let mut state = self.state();
+        if state.running >= self.settings.concurrency {
+            state.work.push_back(job);
+            return;
+        }
+        state.running += 1;
+        drop(state);
+        self.runtime.clone().spawn(self.work(job));
+    }
+
+    /// Admits nothing again that waits to be tried again.
+    pub(crate) fn stop_retries(&self) {
+        self.stopping.cancel();
     }
 
     /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.
     fn abandon(&self, slot: Slot, kind: Kind) {
         if slot.origin != Origin::Group && kind == Kind::Call {
             let message = "the server closed before the handler had finished";
-            self.settle(
-                slot,
-                Some(fault(slot.call.sequence, Fault::new(FaultKind::Other, message))),
-            );
+            let closing = Fault::new(FaultKind::Other, message);
+            self.settle(slot, End::Settle(Some(fault(slot.call.sequence, closing))));
         }
     }
 
-    fn settle(&self, slot: Slot, reply: Option<Reply>) {
+    fn settle(&self, slot: Slot, end: End) {
         let last = slot.origin == Origin::Group && self.state().ledger.settle(slot.entry, slot.index);
-        let acknowledge = last.then_some(slot.entry);
-        if reply.is_some() || acknowledge.is_some() {
-            self.io.send(Outgoing::Settle {
-                caller: slot.call.session,
+        let (caller, acknowledge) = (slot.call.session, last.then_some(slot.entry));
+        match end {
+            End::DeadLetter {
+                reason,
+                attempts,
                 reply,
-                acknowledge,
-            });
+            } if slot.origin == Origin::Group => self.io.send(Outgoing::DeadLetter {
+                caller,
+                reply,
+                entry: slot.entry,
+                acknowledge: last,
+                reason,
+                attempts,
+            }),
+            End::Settle(reply) | End::DeadLetter { reply, .. } => {
+                if reply.is_some() || acknowledge.is_some() {
+                    self.io.send(Outgoing::Settle {
+                        caller,
+                        reply,
+                        acknowledge,
+                    });
+                }
+            }
         }
     }
 
@@ -336,6 +439,10 @@ impl Dispatcher {
 
     pub(crate) fn holds(&self, entry: EntryId) -> bool {
         self.state().ledger.holds(entry)
+    }
+
+    pub(crate) fn held(&self) -> HashSet<EntryId> {
+        self.state().ledger.entries().collect()
     }
 
     /// Waits until there is room for at least one request; returns for how many.
@@ -379,8 +486,9 @@ impl Dispatcher {
         };
         for job in waiting.into_iter().filter(|job| job.request.kind == Kind::Call) {
             let closing = Fault::new(FaultKind::Overloaded, "the server is closing");
-            self.settle(job.slot, Some(fault(job.request.sequence, closing)));
+            self.settle(job.slot, End::Settle(Some(fault(job.request.sequence, closing))));
         }
+        self.stop_retries();
         self.abort.cancel();
     }
 

@@ -1,5 +1,6 @@
 //! What an IO tells its channel.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,6 +74,19 @@ impl Endpoint {
     #[must_use]
     pub fn holds(&self, entry: EntryId) -> bool {
         self.shared.dispatcher.holds(entry)
+    }
+
+    /// The entries of its group that the channel holds.
+    #[must_use]
+    pub fn held(&self) -> HashSet<EntryId> {
+        self.shared.dispatcher.held()
+    }
+
+    /// Whether somebody still waits for what becomes of a request of this channel. One that nobody waits for need not be
+    /// sent: it was given up, or has ended as lost.
+    #[must_use]
+    pub fn is_waiting(&self, sequence: u64) -> bool {
+        self.shared.in_flight.contains(sequence)
     }
 
     /// Replies may have been lost: every call up to `last_sent` ends as indeterminate.

@@ -77,6 +77,15 @@ pub enum CallError<E = Infallible> {
         reason: String,
     },
 
+    /// The worker that ran the call died. It may have run in part, and will not be run again.
+    #[error("{method}: worker lost: {reason}; call again only if it may run twice")]
+    WorkerLost {
+        /// The method that was called.
+        method: &'static str,
+        /// Why nobody else runs it.
+        reason: String,
+    },
+
     /// The session that the call was addressed to no longer lives.
     #[error("{method}: session {session} is gone; ask the stream for a live one")]
     SessionGone {
@@ -142,6 +151,7 @@ impl CallError {
             Self::BadArguments { method, reason } => CallError::BadArguments { method, reason },
             Self::BadResult { method, reason } => CallError::BadResult { method, reason },
             Self::Panicked { method, reason } => CallError::Panicked { method, reason },
+            Self::WorkerLost { method, reason } => CallError::WorkerLost { method, reason },
             Self::SessionGone { method, session } => CallError::SessionGone { method, session },
             Self::Indeterminate { method, reason } => CallError::Indeterminate { method, reason },
             Self::Closed { method } => CallError::Closed { method },
@@ -158,6 +168,7 @@ impl CallError {
             FaultKind::BadArguments => Self::BadArguments { method, reason },
             FaultKind::Overloaded => Self::Overloaded { method, reason },
             FaultKind::Panicked => Self::Panicked { method, reason },
+            FaultKind::WorkerLost => Self::WorkerLost { method, reason },
             FaultKind::BadResult => Self::BadResult { method, reason },
             FaultKind::Other => Self::Other { method, reason },
         }

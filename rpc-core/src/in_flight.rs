@@ -127,6 +127,10 @@ impl InFlight {
         hopeful
     }
 
+    pub(crate) fn contains(&self, sequence: u64) -> bool {
+        self.calls.contains_key(&sequence)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.calls.len()
     }

@@ -82,6 +82,11 @@ pub struct ChannelSettings {
     pub call_timeout: Duration,
     /// How long `close` waits for running handlers (10 s).
     pub close_grace: Duration,
+    /// How often a request of a group may be handed to a server before it becomes a dead letter (3): because its workers
+    /// died, or, for a notification, because its handler failed.
+    pub max_deliveries: u32,
+    /// How long a failed notification waits before it is tried again (1 s); twice as long each further time.
+    pub retry_backoff: Duration,
     /// Whether a broadcast channel also runs what it sent itself (no).
     pub receive_own: bool,
     /// Whether a peer's `signal_close` closes this channel (no).
@@ -95,6 +100,8 @@ impl Default for ChannelSettings {
             concurrency: 1024,
             call_timeout: crate::DEFAULT_CALL_TIMEOUT,
             close_grace: Duration::from_secs(10),
+            max_deliveries: 3,
+            retry_backoff: Duration::from_secs(1),
             receive_own: false,
             obey_close_signal: false,
         }
@@ -121,6 +128,22 @@ pub enum Outgoing {
         reply: Option<Reply>,
         /// The entry that is settled with this request as its last. The IO answers with [`Endpoint::confirmed`].
         acknowledge: Option<EntryId>,
+    },
+    /// Copies an entry of a group to the dead letters, answers its caller and acknowledges it, all at once or not at all;
+    /// the IO repeats it until it is confirmed, and answers with [`Endpoint::confirmed`].
+    DeadLetter {
+        /// Whom to answer.
+        caller: SessionId,
+        /// The answer, unless nobody waits for one.
+        reply: Option<Reply>,
+        /// The entry.
+        entry: EntryId,
+        /// Whether it is settled with this request as its last, so that it is to be acknowledged, too.
+        acknowledge: bool,
+        /// Why it cannot be run, for a person.
+        reason: String,
+        /// How often it has been handed to a server.
+        attempts: u32,
     },
     /// Asks every channel of the stream that is configured to obey to close.
     SignalClose,

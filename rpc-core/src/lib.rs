@@ -15,6 +15,7 @@
 
 pub mod delivery;
 pub mod io;
+pub mod liveness;
 pub mod message;
 
 #[doc(hidden)]

@@ -264,6 +264,22 @@ impl RpcIo for MemoryIo {
                     self.tell_self(|own| own.confirmed(entry));
                 }
             }
+            Outgoing::DeadLetter {
+                caller,
+                reply,
+                entry,
+                acknowledge,
+                reason,
+                ..
+            } => {
+                // Kept nowhere: what is in this broker ends with the process anyway.
+                tracing::error!(%entry, reason, "a dead letter is discarded");
+                self.send(Outgoing::Settle {
+                    caller,
+                    reply,
+                    acknowledge: acknowledge.then_some(entry),
+                });
+            }
             Outgoing::SignalClose => {
                 let others: Vec<_> = self
                     .broker

@@ -93,6 +93,8 @@ pub struct Request {
     pub headers: Headers,
     /// The positional arguments.
     pub arguments: Payload,
+    /// Whether it must not run twice; known to the sender, and not on the wire.
+    pub at_most_once: bool,
 }
 
 impl Request {
@@ -189,6 +191,8 @@ pub enum FaultKind {
     Overloaded,
     /// The handler panicked.
     Panicked,
+    /// The worker that ran the call died, and no other one may or can run it again.
+    WorkerLost,
     /// The result has no form in the call's codec.
     BadResult,
     /// Something that this build has no name for: the server is newer.
@@ -196,11 +200,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::MethodNotFound,
         Self::BadArguments,
         Self::Overloaded,
         Self::Panicked,
+        Self::WorkerLost,
         Self::BadResult,
         Self::Other,
     ];
@@ -213,6 +218,7 @@ impl FaultKind {
             Self::BadArguments => "bad-arguments",
             Self::Overloaded => "overloaded",
             Self::Panicked => "panicked",
+            Self::WorkerLost => "worker-lost",
             Self::BadResult => "bad-result",
             Self::Other => "other",
         }

@@ -69,6 +69,7 @@ pub struct MethodDescriptor {
     returns: &'static str,
     kind: Kind,
     timeout: Option<Duration>,
+    at_most_once: bool,
 }
 
 impl MethodDescriptor {
@@ -83,6 +84,7 @@ impl MethodDescriptor {
             returns: "()",
             kind: Kind::Call,
             timeout: None,
+            at_most_once: false,
         }
     }
 
@@ -122,6 +124,15 @@ impl MethodDescriptor {
     pub const fn with_timeout(self, timeout: Duration) -> Self {
         Self {
             timeout: Some(timeout),
+            ..self
+        }
+    }
+
+    /// Forbids that it is run twice, even if a worker dies.
+    #[must_use]
+    pub const fn at_most_once(self) -> Self {
+        Self {
+            at_most_once: true,
             ..self
         }
     }
@@ -166,6 +177,12 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// Whether it must not be run twice.
+    #[must_use]
+    pub const fn is_at_most_once(&self) -> bool {
+        self.at_most_once
     }
 }
 

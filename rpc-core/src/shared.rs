@@ -122,6 +122,7 @@ impl Shared {
     }
 
     async fn close(self: Arc<Self>) {
+        self.dispatcher.stop_retries();
         self.io.drain().await;
         if timeout(self.settings.close_grace, self.dispatcher.idle())
             .await

@@ -65,6 +65,8 @@ use quote::quote;
 ///   `m` or `h`.
 /// - `notify`: nobody waits for the result. The method returns nothing or `Result<(), E>`; the client's `Call` ends when
 ///   the notification is sent.
+/// - `at_most_once`: the method is never run twice. When its worker dies, the caller is told `WorkerLost`; without this
+///   option another worker runs the call again.
 ///
 /// # Arguments
 /// They are positional, owned, and need `Serialize` and `DeserializeOwned`. An argument whose type is written `Option`,

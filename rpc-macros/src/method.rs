@@ -27,6 +27,7 @@ pub(crate) struct Method {
     pub(crate) aliases: Vec<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) notify: bool,
+    pub(crate) at_most_once: bool,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) returns: Returns,
 }
@@ -95,6 +96,7 @@ pub(crate) fn parse(mut item: TraitItemFn, service: &str, errors: &mut Errors) -
         aliases: options.aliases.iter().map(|alias| full_name(&alias.value())).collect(),
         timeout: options.timeout,
         notify: options.notify,
+        at_most_once: options.at_most_once,
         arguments,
         returns,
         item,

@@ -23,6 +23,7 @@ pub(crate) struct MethodOptions {
     pub(crate) aliases: Vec<LitStr>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) notify: bool,
+    pub(crate) at_most_once: bool,
 }
 
 pub(crate) fn parse_service(options: TokenStream, errors: &mut Errors) -> ServiceOptions {
@@ -69,15 +70,22 @@ fn method_option(meta: &Meta, parsed: &mut MethodOptions, seen: &mut Seen, error
         seen.once(meta, "timeout", errors);
         parsed.timeout = string(meta, r#"timeout = "2s""#, errors).and_then(|text| duration(&text, errors));
     } else if path.is_ident("notify") {
-        seen.once(meta, "notify", errors);
-        parsed.notify = true;
-        if !matches!(meta, Meta::Path(_)) {
-            errors.at(meta, "`notify` takes no value: write `notify`");
-        }
+        parsed.notify = flag(meta, "notify", seen, errors);
+    } else if path.is_ident("at_most_once") {
+        parsed.at_most_once = flag(meta, "at_most_once", seen, errors);
     } else {
-        let known = "`name = \"..\"`, `alias = \"..\"`, `timeout = \"2s\"` or `notify`";
+        let known = "`name = \"..\"`, `alias = \"..\"`, `timeout = \"2s\"`, `notify` or `at_most_once`";
         errors.at(meta, format!("unknown option of a method: write {known}"));
     }
+}
+
+/// An option that is there or not.
+fn flag(meta: &Meta, name: &'static str, seen: &mut Seen, errors: &mut Errors) -> bool {
+    seen.once(meta, name, errors);
+    if !matches!(meta, Meta::Path(_)) {
+        errors.at(meta, format!("`{name}` takes no value: write `{name}`"));
+    }
+    true
 }
 
 fn parse_list(options: TokenStream) -> syn::Result<Punctuated<Meta, Token![,]>> {

@@ -56,6 +56,7 @@ fn descriptor(method: &Method) -> TokenStream {
     });
     let returns = types::display(method.returns.ty());
     let notification = method.notify.then(|| quote!(.notification()));
+    let at_most_once = method.at_most_once.then(|| quote!(.at_most_once()));
     let timeout = method.timeout.map(|timeout| {
         let (secs, nanos) = (timeout.as_secs(), timeout.subsec_nanos());
         quote!(.with_timeout(::core::time::Duration::new(#secs, #nanos)))
@@ -66,6 +67,7 @@ fn descriptor(method: &Method) -> TokenStream {
             .with_docs(#docs)
             .with_signature(&[#(#arguments),*], #returns)
             #notification
+            #at_most_once
             #timeout
     }
 }

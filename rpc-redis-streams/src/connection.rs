@@ -8,6 +8,7 @@ use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, RedisError, Va
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
+use crate::entry;
 use crate::error::{RedisStreamsError, diagnose};
 
 /// Opens connections to the configured server.
@@ -54,6 +55,43 @@ impl Connector {
                 address: self.address.clone(),
                 timeout: self.connect_timeout,
             }),
+        }
+    }
+
+    /// Sends a pipeline within the connect timeout; returns one answer for each command, errors of Redis's among them.
+    pub(crate) async fn ask_raw(
+        &self,
+        connection: &mut Connection,
+        command: &'static str,
+        questions: &Pipeline,
+    ) -> Result<Vec<Value>, RedisStreamsError> {
+        connection
+            .run(questions, self.connect_timeout)
+            .await
+            .map_err(|broken| self.explain(command, broken))
+    }
+
+    /// The same, where an error of Redis's is one: it must not be read as "there is nothing".
+    pub(crate) async fn ask(
+        &self,
+        connection: &mut Connection,
+        command: &'static str,
+        questions: &Pipeline,
+    ) -> Result<Vec<Value>, RedisStreamsError> {
+        let answers = self.ask_raw(connection, command, questions).await?;
+        match answers.iter().find_map(entry::error) {
+            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
+            None => Ok(answers),
+        }
+    }
+
+    fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {
+        match broken {
+            Broken::Lost(source) => RedisStreamsError::Command { command, source },
+            Broken::Silent => RedisStreamsError::Timeout {
+                address: self.address.clone(),
+                timeout: self.connect_timeout,
+            },
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError};
 use rpc_core::{IoError, Mode};
+use tokio::time::timeout;
 
 /// Why a stream cannot be used: what [`RedisStreamsIo::connect`](crate::RedisStreamsIo::connect) and the management
 /// commands return.
@@ -34,7 +35,10 @@ pub enum RedisStreamsError {
     },
 
     /// User or password are wrong, or missing.
-    #[error("{address} refuses the login: {reason}; put user and password into the `url`: redis://user:password@host")]
+    #[error(
+        "{address} refuses the login: {reason}; correct user and password in the `url`: redis://user:password@host, \
+         or redis://:password@host without a user"
+    )]
     Authentication {
         /// The address, without credentials.
         address: String,
@@ -114,13 +118,22 @@ pub enum RedisStreamsError {
     #[error("this RedisStreamsIo carries a channel already; connect another one")]
     InUse,
 
-    /// Redis refused a command, or the connection broke.
+    /// The connection broke.
     #[error("{command}: {source}")]
     Command {
         /// What was attempted.
         command: &'static str,
         /// What the client library says.
         source: RedisError,
+    },
+
+    /// Redis refused a command.
+    #[error("{command}: redis refused it: {answer}")]
+    CommandRefused {
+        /// What was attempted.
+        command: &'static str,
+        /// What it answered.
+        answer: String,
     },
 
     /// Redis answered what no version of it should.
@@ -152,10 +165,20 @@ impl From<RedisStreamsError> for IoError {
     }
 }
 
+/// How long a name may take to be looked up, only to tell what went wrong.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
+
 /// What a failed connection attempt means.
 pub(crate) async fn diagnose(error: RedisError, info: &redis::ConnectionInfo, address: &str) -> RedisStreamsError {
     let address = address.to_owned();
+    // The first line says what a person can use; what follows is about bytes.
     let reason = error.to_string();
+    let reason = reason
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.')
+        .to_owned();
     if error.is_connection_refusal() {
         return RedisStreamsError::Refused { address };
     }
@@ -164,7 +187,7 @@ pub(crate) async fn diagnose(error: RedisError, info: &redis::ConnectionInfo, ad
         return RedisStreamsError::Authentication { address, reason };
     }
     if let redis::ConnectionAddr::Tcp(host, port) | redis::ConnectionAddr::TcpTls { host, port, .. } = info.addr()
-        && tokio::net::lookup_host((host.as_str(), *port)).await.is_err()
+        && let Ok(Err(_)) = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await
     {
         return RedisStreamsError::UnknownHost { address };
     }

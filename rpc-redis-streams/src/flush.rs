@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use crate::entry;
 use crate::keys::Keys;
-use crate::outbox::{DeadLetter, Message};
-use crate::retention::Retention;
+use crate::outbox::Message;
 use crate::wire;
 
 /// How many entries the control stream and the dead-letter stream keep, about.
@@ -59,10 +58,12 @@ pub(crate) struct Report {
     pub(crate) again: Vec<Message>,
     /// Why.
     pub(crate) trouble: Option<String>,
+    /// The server has become a replica: another one is to be found behind the address.
+    pub(crate) demoted: bool,
 }
 
 impl Flush {
-    pub(crate) fn new(messages: Vec<Message>, to: &Destination, retention: Retention, now: Instant) -> Self {
+    pub(crate) fn new(messages: Vec<Message>, to: &Destination, max_len: Option<u64>, now: Instant) -> Self {
         let mut flush = Self {
             pipeline: Pipeline::with_capacity(messages.len() + 2),
             singles: Vec::new(),
@@ -77,7 +78,7 @@ impl Flush {
                 Message::Outgoing(Outgoing::Request { target, request }) => {
                     flush
                         .pipeline
-                        .add_command(add_request(to, retention, target, &request, now));
+                        .add_command(add_request(to, max_len, target, &request, now));
                     flush.last_sequence = flush.last_sequence.max(request.sequence);
                     flush.singles.push(Outgoing::Request { target, request });
                 }
@@ -96,7 +97,7 @@ impl Flush {
     }
 
     fn add_settlements(&mut self, to: &Destination) {
-        let mut replies: BTreeMap<(SessionId, &str), (Codec, Vec<&Reply>)> = BTreeMap::new();
+        let mut replies = Replies::new();
         let mut acknowledged = Vec::new();
         let mut commands = Vec::new();
         for settlement in &self.settlements {
@@ -106,16 +107,24 @@ impl Flush {
                     reply,
                     acknowledge,
                 }) => {
-                    if let Some(reply) = reply {
-                        let codec = codec_of(reply);
-                        let pack = replies.entry((*caller, codec.name())).or_insert((codec, Vec::new()));
-                        pack.1.push(reply);
-                    }
+                    pack(&mut replies, *caller, reply.as_ref());
                     acknowledged.extend(*acknowledge);
                 }
-                Message::DeadLetter(letter) => {
-                    commands.push(add_dead_letter(to, letter));
-                    acknowledged.push(letter.entry);
+                Message::Outgoing(Outgoing::DeadLetter {
+                    caller,
+                    reply,
+                    entry,
+                    acknowledge,
+                    reason,
+                    attempts,
+                }) => {
+                    commands.push(add_dead_letter(to, *entry, reason, *attempts));
+                    acknowledged.extend(acknowledge.then_some(*entry));
+                    pack(&mut replies, *caller, reply.as_ref());
+                }
+                Message::Malformed { entry, reason } => {
+                    commands.push(add_dead_letter(to, *entry, reason, 1));
+                    acknowledged.push(*entry);
                 }
                 Message::Outgoing(_) => {}
             }
@@ -163,6 +172,7 @@ impl Flush {
                         report.fates.push(Fate::Failed(request.sequence, target, failure));
                     }
                     Err(Refusal::NotYet(why)) => {
+                        report.demoted |= why.starts_with("READONLY");
                         report.trouble = Some(why);
                         report
                             .again
@@ -188,6 +198,7 @@ impl Flush {
                     .chain(&refused)
                     .find_map(entry::error)
                     .map(|(_, text)| text);
+                report.demoted |= why.as_deref().is_some_and(|why| why.starts_with("READONLY"));
                 report.trouble = Some(why.unwrap_or_else(|| "EXEC was not executed".to_owned()));
                 report.again.extend(self.settlements);
             }
@@ -195,20 +206,44 @@ impl Flush {
         report
     }
 
-    /// The messages again, after the connection broke before the answers came.
+    /// What to do after the connection broke before the answers came.
     ///
     /// Settlements are repeated: a second reply is ignored by its receiver and a second XACK does nothing. Requests are
-    /// repeated as well, because by default a call may run twice; a subscriber recognises the repeat.
-    pub(crate) fn into_messages(self) -> Vec<Message> {
-        let singles = self.singles.into_iter().map(Message::Outgoing);
-        singles.chain(self.settlements).collect()
+    /// repeated as well, because by default a call may run twice (a subscriber recognises the repeat); those that may not
+    /// end here.
+    pub(crate) fn into_report(self) -> Report {
+        let mut report = Report::default();
+        for single in self.singles {
+            match single {
+                Outgoing::Request { target, request } if request.at_most_once => {
+                    let lost = "the connection broke while the call was sent".to_owned();
+                    let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
+                    report.fates.push(fate);
+                }
+                single => report.again.push(Message::Outgoing(single)),
+            }
+        }
+        report.again.extend(self.settlements);
+        report
+    }
+}
+
+/// The replies of a flush: those of one session and one codec share an entry.
+type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;
+
+fn pack<'a>(replies: &mut Replies<'a>, caller: SessionId, reply: Option<&'a Reply>) {
+    if let Some(reply) = reply {
+        let codec = codec_of(reply);
+        let packed = replies.entry((caller, codec.name())).or_insert((codec, Vec::new()));
+        packed.1.push(reply);
     }
 }
 
 fn acknowledged(settlement: &Message) -> Option<EntryId> {
     match settlement {
         Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
-        Message::Outgoing(_) | Message::DeadLetter(_) => None,
+        Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
+        Message::Outgoing(_) | Message::Malformed { .. } => None,
     }
 }
 
@@ -228,7 +263,7 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
         };
     };
     Err(match code {
-        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => Refusal::NotYet(text),
+        "LOADING" | "BUSY" | "READONLY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => Refusal::NotYet(text),
         "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
         _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
     })
@@ -241,22 +276,37 @@ fn codec_of(reply: &Reply) -> Codec {
     }
 }
 
-fn add_request(to: &Destination, retention: Retention, target: Target, request: &Request, now: Instant) -> Cmd {
+fn add_request(to: &Destination, max_len: Option<u64>, target: Target, request: &Request, now: Instant) -> Cmd {
     let command = match target {
-        Target::Stream => xadd(&to.keys.requests, retention.max_len(), false),
+        Target::Stream => xadd(&to.keys.requests, max_len, false),
         Target::Session(session) => xadd(&to.keys.inbox(session), None, true),
     };
     with_message(command, wire::requests(to.session, [request], now))
 }
 
-fn add_dead_letter(to: &Destination, letter: &DeadLetter) -> Cmd {
-    let mut command = xadd(&to.keys.dead, Some(MAX_DEAD), false);
-    command.arg("*").arg("reason").arg(&letter.reason);
-    command.arg("entry").arg(letter.entry.to_string());
-    command.arg("consumer").arg(&to.consumer);
-    for (name, value) in &letter.fields {
-        command.arg(&name[..]).arg(&value[..]);
-    }
+/// Copies an entry, as it stands in the stream, to the dead letters: with all its fields (as many as Lua can pass on),
+/// behind those that say why. A script, because only Redis has the fields at hand; it runs rarely.
+const ADD_DEAD_LETTER: &str = "\
+    local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
+    local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
+    for i, field in ipairs(found[1] and found[1][2] or {}) do \
+        if i <= 1000 then letter[#letter + 1] = field end \
+    end \
+    return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter))";
+
+fn add_dead_letter(to: &Destination, entry: EntryId, reason: &str, attempts: u32) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(ADD_DEAD_LETTER)
+        .arg(2)
+        .arg(&to.keys.requests)
+        .arg(&to.keys.dead);
+    command
+        .arg(entry.to_string())
+        .arg(MAX_DEAD)
+        .arg(reason)
+        .arg(&to.consumer)
+        .arg(attempts);
     command
 }
 

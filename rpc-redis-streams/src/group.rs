@@ -1,20 +1,22 @@
 //! The reader of a consumer group: takes as many requests as there is room for, and no more.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::connection::{Broken, Connection};
+use crate::connection::Connection;
 use crate::entry::{self, Entry};
+use crate::error::RedisStreamsError;
 use crate::inbound;
-use crate::io::{Inner, WATCHDOG};
-use crate::outbox::{DeadLetter, Message};
+use crate::inbox::last_id;
+use crate::io::{Inner, REFUSED_PAUSE, WATCHDOG};
+use crate::outbox::Message;
 
 /// How many requests one read takes at the most: bounded reads overlap with work.
 const READ_COUNT: usize = 64;
@@ -27,6 +29,10 @@ pub(crate) struct GroupReader {
     io: Arc<Inner>,
     endpoint: Endpoint,
     connection: Connection,
+    /// When to look for entries that are pending for this consumer and that it does not hold.
+    look_at: VecDeque<Instant>,
+    /// Entries up to here were handed out before the group was created anew.
+    repeats_until: EntryId,
 }
 
 impl GroupReader {
@@ -35,6 +41,9 @@ impl GroupReader {
             io,
             endpoint,
             connection,
+            // A consumer of this very name may have left something behind.
+            look_at: VecDeque::from([Instant::now()]),
+            repeats_until: EntryId::ZERO,
         }
     }
 
@@ -44,23 +53,32 @@ impl GroupReader {
         let read = async {
             self.note_client_id().await;
             while !io.draining.is_cancelled() {
-                let Some(room) = io.draining.run_until_cancelled(self.endpoint.room()).await else {
-                    return;
-                };
-                self.read_once(room).await;
+                if self.look_at.front().is_some_and(|at| *at <= Instant::now()) {
+                    self.look().await;
+                } else if let Some(room) = io.draining.run_until_cancelled(self.endpoint.room()).await {
+                    match self.take_over(room).await {
+                        Ok(0) => self.read(room).await,
+                        // There may be more to take over, and there is less room.
+                        Ok(_) => {}
+                        Err(error) => self.trouble(error).await,
+                    }
+                }
             }
         };
         io.stopped.run_until_cancelled(read).await;
         self.io.group_drained.cancel();
     }
 
-    async fn read_once(&mut self, room: usize) {
-        let limit = self.io.config.block_timeout() + WATCHDOG;
-        match self.connection.one(self.command(room), limit).await {
+    async fn read(&mut self, room: usize) {
+        let block = self.block();
+        match self.connection.one(self.command(room, block), block + WATCHDOG).await {
             Ok(answer @ Value::ServerError(_)) => self.recover(&answer).await,
             Ok(answer) => {
                 for (_, entries) in entry::streams(answer) {
-                    self.deliver(entries);
+                    for entry in entries {
+                        let deliveries = if entry.id <= self.repeats_until { 2 } else { 1 };
+                        self.deliver(entry, deliveries);
+                    }
                 }
             }
             Err(broken) => {
@@ -70,98 +88,224 @@ impl GroupReader {
         }
     }
 
-    fn command(&self, room: usize) -> Cmd {
+    /// How long to block: not past the time for the next look.
+    fn block(&self) -> Duration {
+        let until_look = self
+            .look_at
+            .front()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let block = self.io.config.block_timeout();
+        // BLOCK 0 would be for ever.
+        until_look
+            .map_or(block, |until| until.min(block))
+            .max(Duration::from_millis(1))
+    }
+
+    fn command(&self, room: usize, block: Duration) -> Cmd {
         let to = &self.io.destination;
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&to.group).arg(&to.consumer);
         // `room` is at least one: COUNT 0 would be no bound at all.
         command.arg("COUNT").arg(room.min(READ_COUNT));
-        command
-            .arg("BLOCK")
-            .arg(self.io.config.block_timeout().as_millis() as u64);
+        command.arg("BLOCK").arg(block.as_millis() as u64);
         command.arg("STREAMS").arg(&to.keys.requests).arg(">");
         command
     }
 
-    fn deliver(&self, entries: Vec<Entry>) {
-        for entry in entries {
-            inbound::from_stream(&self.io, &self.endpoint, entry, Origin::Group);
-        }
+    fn deliver(&self, entry: Entry, deliveries: u32) {
+        inbound::from_stream(&self.io, &self.endpoint, entry, Origin::Group, deliveries);
     }
 
+    /// Redis has refused to read.
     async fn recover(&mut self, answer: &Value) {
         let (code, text) = entry::error(answer).unwrap_or_default();
-        if code == "NOGROUP" {
+        match code {
             // Flushed, deleted or destroyed: there is work to be had again as soon as the group is back.
-            match self.io.create_group(&mut self.connection).await {
+            "NOGROUP" => match self.create_group().await {
                 Ok(()) => tracing::warn!(group = self.io.destination.group, "the group was gone; created anew"),
                 Err(error) => self.io.warn_rarely("the group cannot be created", &error.to_string()),
-            }
-        } else {
-            self.io.warn_rarely("redis refuses to read", &text);
+            },
+            // The server has become a replica: another one is to be found behind the address.
+            "READONLY" | "UNBLOCKED" => self.reconnect().await,
+            _ => self.io.warn_rarely("redis refuses to read", &text),
         }
         // Also where the group was created: whoever destroys it in a loop must not make this one spin.
-        sleep(Duration::from_millis(100)).await;
+        sleep(REFUSED_PAUSE).await;
     }
 
+    /// Creates the group where it had been; what it reads again then may have run before.
+    async fn create_group(&mut self) -> Result<(), RedisStreamsError> {
+        let (io, connection) = (&self.io, &mut self.connection);
+        io.create_group(connection).await?;
+        self.repeats_until = last_id(connection, &io.connector, &io.destination.keys.requests).await?;
+        Ok(())
+    }
+
+    /// Connects again, unless the IO drains meanwhile.
     async fn reconnect(&mut self) {
-        self.connection = self.io.connector.reconnect("group reader").await;
+        let connected = self.io.connector.reconnect("group reader");
+        let Some(connection) = self.io.draining.run_until_cancelled(connected).await else {
+            return;
+        };
+        self.connection = connection;
         self.note_client_id().await;
-        // The answer to the last read may have been lost on the way, with the requests that it carried.
-        if let Err(broken) = self.take_up_pending().await {
-            tracing::debug!(%broken, "the group's connection is lost again");
+        // The answer to the last read may have been lost on the way, with the requests that it carried. Redis may not have
+        // noticed that the old connection is gone, and serve the read that blocks there once more: so again when that has
+        // ended.
+        let now = Instant::now();
+        self.look_at = VecDeque::from([now, now + self.io.config.block_timeout() + WATCHDOG]);
+    }
+
+    /// Looks for entries that are pending for this consumer and not held, until that succeeds.
+    async fn look(&mut self) {
+        match self.take_up_pending().await {
+            Ok(()) => {
+                self.look_at.pop_front();
+            }
+            Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.starts_with("NOGROUP") => {
+                self.look_at.pop_front();
+            }
+            Err(error) => self.trouble(error).await,
         }
     }
 
-    /// Runs what is pending for this consumer and not held.
+    async fn trouble(&mut self, error: RedisStreamsError) {
+        match error {
+            // Redis is loading its data, say.
+            RedisStreamsError::CommandRefused { answer, .. } => {
+                self.io.warn_rarely("redis refuses to read", &answer);
+                sleep(REFUSED_PAUSE).await;
+            }
+            error => {
+                tracing::debug!(%error, "the group's connection is lost");
+                self.reconnect().await;
+            }
+        }
+    }
+
+    /// Takes over what dead workers have left, as far as there is room; returns how many entries that were.
     ///
+    /// XPENDING of the dead consumer, then XCLAIM with the idle time that such an entry must have: of two rival claimers one
+    /// resets it, and the other gets nothing. Never XAUTOCLAIM, which would take hours-long calls from live workers.
+    async fn take_over(&mut self, room: usize) -> Result<usize, RedisStreamsError> {
+        let mut taken = 0;
+        for (consumer, min_idle) in self.io.estates.open() {
+            let room = (room - taken).min(READ_COUNT);
+            if room == 0 {
+                break;
+            }
+            let to = &self.io.destination;
+            let mut pending = redis::pipe();
+            pending
+                .cmd("XPENDING")
+                .arg(&to.keys.requests)
+                .arg(&to.group)
+                .arg("-")
+                .arg("+");
+            pending.arg(room).arg(&consumer);
+            let answer = self
+                .io
+                .connector
+                .ask(&mut self.connection, "XPENDING", &pending)
+                .await?
+                .pop();
+            let rows = entry::list(answer.unwrap_or_default());
+            let counts: HashMap<EntryId, u32> = rows.into_iter().filter_map(pending_entry).collect();
+            if counts.is_empty() {
+                continue;
+            }
+            let mut claim = redis::pipe();
+            claim
+                .cmd("XCLAIM")
+                .arg(&to.keys.requests)
+                .arg(&to.group)
+                .arg(&to.consumer);
+            claim.arg(min_idle.as_millis() as u64);
+            for id in counts.keys() {
+                claim.arg(id.to_string());
+            }
+            let answer = self
+                .io
+                .connector
+                .ask(&mut self.connection, "XCLAIM", &claim)
+                .await?
+                .pop();
+            for entry in entry::entries(answer.unwrap_or_default()) {
+                tracing::info!(entry = %entry.id, from = consumer, "took over a dead worker's entry");
+                // XCLAIM has counted this delivery, too.
+                let deliveries = counts.get(&entry.id).map_or(2, |count| count.saturating_add(1));
+                self.deliver(entry, deliveries);
+                taken += 1;
+            }
+        }
+        Ok(taken)
+    }
+
     /// By XPENDING and XRANGE, because a re-read by XREADGROUP would raise Redis's count of deliveries.
-    async fn take_up_pending(&mut self) -> Result<(), Broken> {
-        let limit = self.io.connector.connect_timeout();
+    async fn take_up_pending(&mut self) -> Result<(), RedisStreamsError> {
         let mut from = EntryId::ZERO;
         loop {
+            // Taken before the question: what is settled and forgotten between the two is listed as pending, and is not
+            // held any more. Only this reader adds to what is held.
+            let held = self.endpoint.held();
             let to = &self.io.destination;
-            let mut pending = redis::cmd("XPENDING");
+            let mut pending = redis::pipe();
             pending
+                .cmd("XPENDING")
                 .arg(&to.keys.requests)
                 .arg(&to.group)
                 .arg(from.to_string())
                 .arg("+");
             pending.arg(PENDING_PAGE).arg(&to.consumer);
-            let page = entry::list(self.connection.one(pending, limit).await?);
-            let ids: Vec<EntryId> = page
+            let answer = self
+                .io
+                .connector
+                .ask(&mut self.connection, "XPENDING", &pending)
+                .await?
+                .pop();
+            let page: Vec<(EntryId, u32)> = entry::list(answer.unwrap_or_default())
                 .into_iter()
-                .filter_map(|row| entry::list(row).first().and_then(entry::id))
+                .filter_map(pending_entry)
                 .collect();
-            let Some(last) = ids.last() else {
+            let Some((last, _)) = page.last() else {
                 return Ok(());
             };
             from = last.next();
-            for id in ids {
-                if !self.endpoint.holds(id) {
-                    self.take_up(id, limit).await?;
+            for (id, deliveries) in page {
+                if self.io.draining.is_cancelled() {
+                    return Ok(());
+                }
+                if !held.contains(&id) && !self.endpoint.holds(id) {
+                    self.take_up(id, deliveries).await?;
                 }
             }
         }
     }
 
-    async fn take_up(&mut self, id: EntryId, limit: Duration) -> Result<(), Broken> {
-        let mut range = redis::cmd("XRANGE");
+    async fn take_up(&mut self, id: EntryId, deliveries: u32) -> Result<(), RedisStreamsError> {
+        let mut range = redis::pipe();
         range
+            .cmd("XRANGE")
             .arg(&self.io.destination.keys.requests)
             .arg(id.to_string())
             .arg(id.to_string());
-        let entries = entry::entries(self.connection.one(range, limit).await?);
-        if entries.is_empty() {
-            // Trimmed or deleted by somebody: nothing is left to run, but it is not to be pending for ever.
-            self.endpoint.missed(1);
-            self.io.outbox.push(Message::DeadLetter(DeadLetter {
-                entry: id,
-                fields: Vec::new(),
-                reason: "the entry was deleted while it was pending".to_owned(),
-            }));
+        let answer = self
+            .io
+            .connector
+            .ask(&mut self.connection, "XRANGE", &range)
+            .await?
+            .pop();
+        match entry::entries(answer.unwrap_or_default()).pop() {
+            Some(entry) => self.deliver(entry, deliveries),
+            None => {
+                // Trimmed or deleted by somebody: nothing is left to run, but it is not to be pending for ever.
+                self.endpoint.missed(1);
+                self.io.outbox.push(Message::Malformed {
+                    entry: id,
+                    reason: "the entry was deleted while it was pending".to_owned(),
+                });
+            }
         }
-        self.deliver(entries);
         Ok(())
     }
 
@@ -172,6 +316,13 @@ impl GroupReader {
         let answer = self.connection.one(command, self.io.connector.connect_timeout()).await;
         // Without it (an ACL may forbid the command) a drain takes as long as a read blocks.
         let id = answer.ok().as_ref().and_then(entry::number).unwrap_or(0);
-        self.io.group_client.store(id, Ordering::Release);
+        self.io.estates.set_reader(id);
     }
+}
+
+/// A row of XPENDING: `[id, consumer, idle, deliveries]`.
+fn pending_entry(row: Value) -> Option<(EntryId, u32)> {
+    let row = entry::list(row);
+    let deliveries = row.get(3).and_then(entry::number).unwrap_or(1);
+    Some((entry::id(row.first()?)?, u32::try_from(deliveries).unwrap_or(u32::MAX)))
 }

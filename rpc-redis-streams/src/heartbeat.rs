@@ -1,18 +1,23 @@
 //! The beat of a server: once a second, from a thread and a connection of its own, so that a handler which blocks its
 //! runtime does not make the server look dead.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
+use rpc_core::liveness::Liveness;
 use rpc_core::{EntryId, Mode};
 
 use crate::clock::Clock;
 use crate::connection::Connector;
 use crate::entry;
 use crate::keys::Keys;
+use crate::meta::add_claim;
 use crate::registry::{BEAT, DEATH, Registration, scores, sweep_subscribers};
-use crate::retention::{Retention, trim_settled};
+use crate::retention::{Retention, settle_floor};
+use crate::takeover::{Estates, Sweeper};
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
@@ -24,7 +29,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     /// Never sent on: the thread ends when this is dropped.
-    _stop: Sender<()>,
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 /// What the thread needs to know.
@@ -35,32 +41,44 @@ pub(crate) struct Pulse {
     pub(crate) mode: Mode,
     pub(crate) retention: Retention,
     pub(crate) clock: Clock,
+    pub(crate) estates: Arc<Estates>,
+    /// Of a worker of a group.
+    pub(crate) sweeper: Option<Sweeper>,
 }
 
 impl Heartbeat {
     pub(crate) fn start(pulse: Pulse) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("rpc-heartbeat".to_owned())
             .stack_size(STACK)
             .spawn(move || pulse.beat_until(&stopped))?;
-        Ok(Self { _stop: stop })
+        Ok(Self { stop, thread })
+    }
+
+    /// Stops, and blocks until a beat that is under way has ended: it would register again who has just left.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        // A thread that panicked does not beat either.
+        let _ = self.thread.join();
     }
 }
 
 impl Pulse {
-    fn beat_until(self, stopped: &Receiver<()>) {
+    fn beat_until(mut self, stopped: &Receiver<()>) {
         let mut connection = None;
         let mut floor = EntryId::ZERO;
+        let mut liveness = Liveness::new(BEAT, DEATH);
         while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
             let beat = match &mut connection {
-                Some(connection) => self.beat(connection, &mut floor),
+                Some(connection) => self.beat(connection, &mut floor, &mut liveness),
                 None => self.connect().and_then(|new| {
                     let new = connection.insert(new);
-                    self.beat(new, &mut floor)
+                    self.beat(new, &mut floor, &mut liveness)
                 }),
             };
             if let Err(error) = beat {
+                liveness.missed();
                 // The writer reports outages; a beat that is missed shows in the registry.
                 tracing::debug!(%error, "a beat was missed");
                 connection = None;
@@ -76,16 +94,28 @@ impl Pulse {
         Ok(connection)
     }
 
-    fn beat(&self, connection: &mut redis::Connection, floor: &mut EntryId) -> RedisResult<()> {
+    fn beat(
+        &mut self,
+        connection: &mut redis::Connection,
+        floor: &mut EntryId,
+        liveness: &mut Liveness,
+    ) -> RedisResult<()> {
         let asked = Instant::now();
         let time: Value = redis::cmd("TIME").query(connection)?;
         let now_ms = entry::time_ms(time).unwrap_or_else(|| self.clock.now_ms());
         self.clock.set(now_ms, asked);
-        self.registration.beat(&self.keys, now_ms).exec(connection)?;
+        let mut beat = self.registration.beat(&self.keys, now_ms);
+        // Again and again, because somebody may have flushed or deleted it.
+        add_claim(&mut beat, &self.keys, self.mode, self.retention);
+        beat.exec(connection)?;
+        liveness.beat(now_ms);
+        if let Some(sweeper) = &mut self.sweeper {
+            sweeper.sweep(connection, liveness, &self.estates)?;
+        }
         match self.mode {
             Mode::Broadcast => sweep_subscribers(connection, &self.keys, now_ms),
-            Mode::Group if self.retention == Retention::Processed && self.leads(connection, now_ms)? => {
-                *floor = trim_settled(connection, &self.keys, *floor)?;
+            Mode::Group if self.leads(connection, now_ms)? => {
+                *floor = settle_floor(connection, &self.keys, self.retention, *floor)?;
                 Ok(())
             }
             Mode::Group => Ok(()),

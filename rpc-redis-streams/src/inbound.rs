@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::io::Inner;
-use crate::outbox::{DeadLetter, Message};
+use crate::outbox::Message;
 use crate::wire::{self, Decoded, Malformed, WireRequest};
 
 /// How far a stream has been read.
@@ -29,21 +29,22 @@ impl Cursor {
 }
 
 /// Tells the channel about an entry of the stream, read as `origin` says.
-pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin: Origin) {
-    // Kept only for a group, whose unreadable entries are moved, not dropped; the bytes are shared, not copied.
-    let fields = if origin == Origin::Group {
-        entry.fields.clone()
-    } else {
-        Vec::new()
-    };
+///
+/// `deliveries` is how often the entry has been handed to a consumer, this time included. The requests in it count their
+/// attempts from what they say themselves: an entry that was written again for them starts anew in Redis's count.
+pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
+            let mut requests = with_deadlines(requests, entry.id, &io.clock);
+            for request in &mut requests {
+                request.attempt = request.attempt.saturating_add(deliveries.saturating_sub(1));
+            }
             endpoint.deliver(Delivery {
                 entry: entry.id,
                 origin,
                 caller,
-                requests: with_deadlines(requests, entry.id, &io.clock),
+                requests,
             });
             return;
         }
@@ -59,11 +60,10 @@ pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin:
         &format!("{}: {reason}", entry.id),
     );
     if origin == Origin::Group {
-        io.outbox.push(Message::DeadLetter(DeadLetter {
+        io.outbox.push(Message::Malformed {
             entry: entry.id,
-            fields,
             reason,
-        }));
+        });
     }
 }
 

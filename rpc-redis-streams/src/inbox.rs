@@ -1,7 +1,6 @@
 //! The reader of everything that comes by XREAD: the inbox, the control stream, and in broadcast mode the stream.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::{Cmd, Value};
 use rpc_core::io::Endpoint;
@@ -9,10 +8,11 @@ use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
 use tokio::time::sleep;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Connector};
 use crate::entry;
+use crate::error::RedisStreamsError;
 use crate::inbound;
-use crate::io::{Inner, WATCHDOG};
+use crate::io::{Inner, REFUSED_PAUSE, WATCHDOG};
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
@@ -63,13 +63,12 @@ impl InboxReader {
                 // Redis is loading, or somebody replaced a key; it may pass.
                 let (_, text) = entry::error(&answer).unwrap_or_default();
                 self.io.warn_rarely("redis refuses to read", &text);
-                sleep(Duration::from_millis(100)).await;
+                sleep(REFUSED_PAUSE).await;
             }
             Ok(answer) => self.take(answer),
             Err(broken) => {
                 tracing::debug!(%broken, "the reading connection is lost");
-                self.connection = self.io.connector.reconnect("inbox reader").await;
-                self.rewind().await;
+                self.reconnect().await;
             }
         }
     }
@@ -102,6 +101,7 @@ impl InboxReader {
 
     fn take(&mut self, answer: Value) {
         let (io, endpoint) = (&*self.io, &self.endpoint);
+        let _delivering = io.delivering.lock();
         for (key, entries) in entry::streams(answer) {
             let Some(last) = entries.last().map(|entry| entry.id) else {
                 continue;
@@ -111,7 +111,7 @@ impl InboxReader {
                 if !io.draining.is_cancelled() {
                     entries
                         .into_iter()
-                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast));
+                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast, 1));
                 }
             } else if key == io.destination.keys.control.as_bytes() {
                 self.control = Some(last);
@@ -127,34 +127,73 @@ impl InboxReader {
         }
     }
 
-    /// After a lost connection: a stream whose last id is lower than what was read is another one, under the same name.
-    /// It is read from its start; calls that are known are recognised.
-    async fn rewind(&mut self) {
-        let keys = &self.io.destination.keys;
-        for (cursor, key) in [(&mut self.control, &keys.control), (&mut self.stream, &keys.requests)] {
-            if let Some(read) = cursor
-                && let Ok(last) = last_id(&mut self.connection, key, self.io.connector.connect_timeout()).await
-                && last < *read
-            {
-                tracing::warn!(key, %last, %read, "the stream was replaced; reading it from its start");
-                *cursor = Some(EntryId::ZERO);
+    async fn reconnect(&mut self) {
+        loop {
+            self.connection = self.io.connector.reconnect("inbox reader").await;
+            loop {
+                match self.rewind().await {
+                    Ok(()) => return,
+                    // Redis is loading its data, say: not before it answers is it known where to go on.
+                    Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                        self.io.warn_rarely("redis refuses to read", &answer);
+                        sleep(REFUSED_PAUSE).await;
+                    }
+                    Err(_) => break,
+                }
             }
         }
     }
+
+    /// After a lost connection: a stream whose last id is lower than what was read is another one, under the same name.
+    ///
+    /// Requests are read from its start; calls that are known are recognised. Of the control stream only what comes from
+    /// now on counts: an old signal to close must not close a channel that was opened after it.
+    async fn rewind(&mut self) -> Result<(), RedisStreamsError> {
+        let (keys, connector) = (&self.io.destination.keys, &self.io.connector);
+        if let Some(read) = self.control {
+            let last = last_id(&mut self.connection, connector, &keys.control).await?;
+            self.control = Some(read.min(last));
+        }
+        if let Some(read) = self.stream {
+            let last = last_id(&mut self.connection, connector, &keys.requests).await?;
+            if last < read {
+                tracing::warn!(stream = keys.requests, %last, %read, "the stream was replaced; reading it from its start");
+                self.stream = Some(EntryId::ZERO);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The last id that a stream has given out: the place from which nothing later is missed.
+/// The last id that a stream has given out: the place from which nothing later is missed. XINFO STREAM.
 pub(crate) async fn last_id(
     connection: &mut Connection,
+    connector: &Connector,
     key: &str,
-    limit: Duration,
-) -> Result<EntryId, crate::connection::Broken> {
-    let mut info = redis::cmd("XINFO");
-    info.arg("STREAM").arg(key);
-    // No such key: an error, and a stream that starts at zero.
-    let mut info = entry::by_name(connection.one(info, limit).await?);
-    let last = info.remove("last-generated-id");
-    Ok(last.as_ref().and_then(entry::id).unwrap_or(EntryId::ZERO))
+) -> Result<EntryId, RedisStreamsError> {
+    const COMMAND: &str = "XINFO STREAM";
+    let mut question = redis::pipe();
+    question.cmd("XINFO").arg("STREAM").arg(key);
+    let answer = connector
+        .ask_raw(connection, COMMAND, &question)
+        .await?
+        .pop()
+        .unwrap_or_default();
+    match entry::error(&answer) {
+        // A stream that does not exist yet starts at zero.
+        Some((_, text)) if text.contains("no such key") => return Ok(EntryId::ZERO),
+        Some((_, answer)) => {
+            return Err(RedisStreamsError::CommandRefused {
+                command: COMMAND,
+                answer,
+            });
+        }
+        None => {}
+    }
+    let last = entry::by_name(answer).remove("last-generated-id");
+    last.as_ref()
+        .and_then(entry::id)
+        .ok_or_else(|| RedisStreamsError::unexpected(COMMAND, last))
 }
 
 /// Whether a channel in `mode` reads requests in the same XREAD as its inbox.

@@ -8,7 +8,6 @@ use rpc_core::{EntryId, Kind, SessionId};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::io::RedisStreamsIo;
-use crate::meta::ask;
 use crate::wire::{self, Decoded};
 
 /// The state of a stream.
@@ -109,7 +108,15 @@ impl RedisStreamsIo {
         questions.cmd("XINFO").arg("GROUPS").arg(key);
         questions.cmd("MEMORY").arg("USAGE").arg(key);
         let mut answers = self.ask("stream_info", &questions).await?.into_iter();
-        let mut stream = entry::by_name(answers.next().unwrap_or_default());
+        let stream = answers.next().unwrap_or_default();
+        match entry::error(&stream) {
+            Some((_, answer)) if !answer.contains("no such key") => {
+                let command = "XINFO STREAM";
+                return Err(RedisStreamsError::CommandRefused { command, answer });
+            }
+            _ => {}
+        }
+        let mut stream = entry::by_name(stream);
         let groups = entry::list(answers.next().unwrap_or_default());
         let memory = answers.next().as_ref().and_then(entry::number);
         let mut groups: Vec<GroupInfo> = groups.into_iter().filter_map(group_info).collect();
@@ -220,7 +227,7 @@ impl RedisStreamsIo {
     async fn ask(&self, command: &'static str, questions: &Pipeline) -> Result<Vec<Value>, RedisStreamsError> {
         let inner = &self.inner;
         inner
-            .manage(async |connection| ask(connection, &inner.connector, command, questions).await)
+            .manage(async |connection| inner.connector.ask_raw(connection, command, questions).await)
             .await
     }
 
@@ -228,7 +235,7 @@ impl RedisStreamsIo {
     async fn answer(&self, command: &'static str, question: &Pipeline) -> Result<Value, RedisStreamsError> {
         let answer = self.ask(command, question).await?.pop().unwrap_or_default();
         match entry::error(&answer) {
-            Some((_, text)) => Err(RedisStreamsError::unexpected(command, text)),
+            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
             None => Ok(answer),
         }
     }

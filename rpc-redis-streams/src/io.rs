@@ -7,32 +7,37 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rpc_core::io::{Endpoint, Outgoing, Peer};
-use rpc_core::{ChannelSettings, EntryId, IoError, Mode, RpcIo, ServiceDescriptor, SessionId};
+use rpc_core::{ChannelSettings, IoError, Mode, RpcIo, ServiceDescriptor, SessionId};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, Start};
+use crate::config::Config;
 use crate::connection::{Connection, Connector};
-use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::flush::Destination;
 use crate::group::GroupReader;
-use crate::heartbeat::{Heartbeat, Pulse};
+use crate::heartbeat::Heartbeat;
 use crate::inbound::Cursor;
-use crate::inbox::{InboxReader, last_id, reads_stream};
+use crate::inbox::{InboxReader, reads_stream};
 use crate::keys::Keys;
-use crate::meta::{self, Agreement, ask};
+use crate::meta::{self, Agreement};
 use crate::outbox::{Message, Outbox};
 use crate::registry::{self, Registration};
-use crate::wire;
-use crate::writer::{INBOX_TTL, Writer};
+use crate::takeover::Estates;
+use crate::writer::Writer;
 
 /// How much longer than it may block a read can stay unanswered before its connection counts as dead.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(1);
 
+/// How soon what Redis refused is tried again.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long `close` waits for Redis to take the last replies.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// At each multiple of so many waiting messages, those that nobody waits for are forgotten.
+const PURGE_EVERY: usize = 4096;
 
 /// How often the same kind of trouble is reported.
 const WARN_INTERVAL_MS: u64 = 5_000;
@@ -71,8 +76,10 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     /// How far the inbox has been read.
     pub(crate) inbox_cursor: Cursor,
-    /// The client id of the connection that blocks in XREADGROUP; zero when not known.
-    pub(crate) group_client: AtomicU64,
+    /// What dead workers have left to be taken over.
+    pub(crate) estates: Arc<Estates>,
+    /// Held while entries that were read are handed to the channel.
+    pub(crate) delivering: Mutex<()>,
     /// No more requests are to be read.
     pub(crate) draining: CancellationToken,
     /// The group's reader has ended.
@@ -84,15 +91,17 @@ pub(crate) struct Inner {
     /// From `connect` to `open`, which makes it the writer's.
     first_connection: Mutex<Option<Connection>>,
     server: Mutex<Option<Server>>,
+    /// While the channel is open: to look which requests are still waited for.
+    endpoint: Mutex<Option<Endpoint>>,
     opened: AtomicBool,
     started: Instant,
     warned_ms: AtomicU64,
 }
 
 /// What only a channel that serves has.
-struct Server {
-    registration: Registration,
-    _heartbeat: Heartbeat,
+pub(crate) struct Server {
+    pub(crate) registration: Registration,
+    pub(crate) heartbeat: Heartbeat,
 }
 
 impl RedisStreamsIo {
@@ -119,13 +128,15 @@ impl RedisStreamsIo {
             outbox: Outbox::default(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
-            group_client: AtomicU64::new(0),
+            estates: Arc::default(),
+            delivering: Mutex::new(()),
             draining: CancellationToken::new(),
             group_drained: CancellationToken::new(),
             stopped: CancellationToken::new(),
             management: tokio::sync::Mutex::new(None),
             first_connection: Mutex::new(Some(connection)),
             server: Mutex::new(None),
+            endpoint: Mutex::new(None),
             opened: AtomicBool::new(false),
             started: Instant::now(),
             warned_ms: AtomicU64::new(0),
@@ -203,7 +214,7 @@ impl Inner {
     pub(crate) fn warn_rarely(&self, what: &str, why: &str) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) + WARN_INTERVAL_MS;
         let last = self.warned_ms.load(Ordering::Relaxed);
-        let due = now - last >= WARN_INTERVAL_MS;
+        let due = now.saturating_sub(last) >= WARN_INTERVAL_MS;
         if due
             && self
                 .warned_ms
@@ -214,150 +225,22 @@ impl Inner {
         }
     }
 
-    /// Creates the inbox; returns the id from which it is to be read.
-    pub(crate) async fn open_inbox(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
-        let inbox = self.destination.keys.inbox(self.session());
-        let mut open = redis::pipe();
-        open.cmd("XADD")
-            .arg(&inbox)
-            .arg("*")
-            .arg(wire::FIELD)
-            .arg(wire::hello(self.session()));
-        open.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
-        let answers = ask(connection, &self.connector, "open the inbox", &open).await?;
-        let answer = answers.into_iter().next().unwrap_or_default();
-        entry::id(&answer).ok_or_else(|| RedisStreamsError::unexpected("XADD to the inbox", answer))
-    }
-
-    /// Creates the group, and the stream if need be, unless they exist. It starts at the settled floor; at zero when the
-    /// stream has none, so that what was sent before the first worker came is run.
-    pub(crate) async fn create_group(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
-        let to = &self.destination;
-        let floor = meta::floor(connection, &self.connector, &to.keys).await?;
-        // A group reads what comes after its start.
-        let start = floor.map_or(EntryId::ZERO, EntryId::previous);
-        let mut create = redis::pipe();
-        create.cmd("XGROUP").arg("CREATE").arg(&to.keys.requests).arg(&to.group);
-        create.arg(start.to_string()).arg("MKSTREAM");
-        let answer = ask(connection, &self.connector, "XGROUP CREATE", &create).await?.pop();
-        match answer.as_ref().and_then(entry::error) {
-            None | Some(("BUSYGROUP", _)) => Ok(()),
-            Some((_, text)) => Err(RedisStreamsError::unexpected("XGROUP CREATE", text)),
-        }
-    }
-
-    /// Sets the clock by Redis's.
-    async fn sync_clock(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
-        let mut time = redis::pipe();
-        time.cmd("TIME");
-        let asked = Instant::now();
-        let answer = ask(connection, &self.connector, "TIME", &time).await?.pop();
-        if let Some(now_ms) = answer.and_then(entry::time_ms) {
-            self.clock.set(now_ms, asked);
-        }
-        Ok(())
-    }
-
-    /// From where a broadcast subscriber reads the stream.
-    async fn stream_start(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
-        match self.config.start() {
-            Start::Beginning => Ok(EntryId::ZERO),
-            Start::After(id) => Ok(id),
-            Start::Now => self.last_id(connection, &self.destination.keys.requests).await,
-        }
-    }
-
-    async fn last_id(&self, connection: &mut Connection, key: &str) -> Result<EntryId, RedisStreamsError> {
-        let limit = self.connector.connect_timeout();
-        last_id(connection, key, limit)
-            .await
-            .map_err(|broken| RedisStreamsError::unexpected("XINFO STREAM", broken.to_string()))
-    }
-
-    fn server(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
+    pub(crate) fn server(&self) -> std::sync::MutexGuard<'_, Option<Server>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes this channel a server: claims the stream, creates the group, registers, and starts to beat.
-    async fn register(
-        &self,
-        connection: &mut Connection,
-        services: &[&'static ServiceDescriptor],
-    ) -> Result<Agreement, RedisStreamsError> {
-        let (keys, config) = (&self.destination.keys, &self.config);
-        let agreement = meta::claim(connection, &self.connector, config, keys).await?;
-        if config.mode() == Mode::Group {
-            self.create_group(connection).await?;
-        }
-        let names = services.iter().map(|service| service.name().to_owned()).collect();
-        let registration = Registration::new(
-            self.session(),
-            config.mode(),
-            config.group(),
-            &self.destination.consumer,
-            names,
-        );
-        let beat = registration.beat(keys, self.clock.now_ms());
-        ask(connection, &self.connector, "register", &beat).await?;
-        let heartbeat = Heartbeat::start(Pulse {
-            connector: self.connector.clone(),
-            keys: keys.clone(),
-            registration: registration.clone(),
-            mode: config.mode(),
-            retention: agreement.retention,
-            clock: self.clock.clone(),
-        })
-        .map_err(|error| RedisStreamsError::unexpected("start the heartbeat", error))?;
-        *self.server() = Some(Server {
-            registration,
-            _heartbeat: heartbeat,
-        });
-        Ok(agreement)
+    fn endpoint(&self) -> std::sync::MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a read that blocks, by CLIENT UNBLOCK, so that a drain need not wait it out.
-    async fn unblock_group_reader(&self) {
-        while !self.group_drained.is_cancelled() {
-            let id = self.group_client.load(Ordering::Acquire);
-            if id != 0 {
-                let mut unblock = redis::pipe();
-                unblock.cmd("CLIENT").arg("UNBLOCK").arg(id);
-                let answer = self
-                    .manage(async |connection| ask(connection, &self.connector, "CLIENT UNBLOCK", &unblock).await)
-                    .await;
-                if let Err(error) = answer {
-                    tracing::debug!(%error, "the group's reader cannot be unblocked; its read is waited out");
-                    return;
-                }
-            }
-            // Again, because the reader may have been between two reads.
-            let _ = timeout(Duration::from_millis(50), self.group_drained.cancelled()).await;
+    /// Forgets requests that nobody waits for any more: while Redis is away, they would pile up.
+    fn purge_outbox(&self) {
+        if let Some(endpoint) = self.endpoint().clone() {
+            self.outbox
+                .forget_unless(|request| endpoint.is_waiting(request.sequence));
         }
-    }
-
-    /// Leaves the registry and takes its own keys along.
-    async fn deregister(&self) -> Result<(), RedisStreamsError> {
-        let (to, server) = (&self.destination, self.server().take());
-        let mut leave = redis::pipe();
-        if let Some(server) = &server {
-            leave = server.registration.leave(&to.keys);
-            if self.config.mode() == Mode::Group {
-                leave.cmd("EVAL").arg(DELETE_IDLE_CONSUMER).arg(1);
-                leave.arg(&to.keys.requests).arg(&to.group).arg(&to.consumer);
-            }
-        }
-        leave.cmd("DEL").arg(to.keys.inbox(self.session()));
-        self.manage(async |connection| ask(connection, &self.connector, "deregister", &leave).await)
-            .await
-            .map(|_| ())
     }
 }
-
-/// Deletes a consumer that has nothing pending. In one step: DELCONSUMER destroys what is pending.
-const DELETE_IDLE_CONSUMER: &str = "\
-    if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then \
-        return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) \
-    end";
 
 #[async_trait]
 impl RpcIo for RedisStreamsIo {
@@ -388,7 +271,11 @@ impl RpcIo for RedisStreamsIo {
             None => io.connector.connect().await?,
         };
         let serves = !services.is_empty();
-        io.sync_clock(&mut connection).await?;
+        if io.sync_clock(&mut connection).await.is_err() {
+            // Lost since `connect`, which may have been long ago.
+            connection = io.connector.connect().await?;
+            io.sync_clock(&mut connection).await?;
+        }
         // All anchors are taken before anything is announced: from here on nothing is missed.
         let obeys = io.config.settings().obey_close_signal;
         let control = if serves || obeys {
@@ -415,6 +302,7 @@ impl RpcIo for RedisStreamsIo {
             io.agreement
         };
 
+        *io.endpoint() = Some(endpoint.clone());
         match group_reader {
             Some(connection) => {
                 tokio::spawn(GroupReader::new(Arc::clone(io), endpoint.clone(), connection).run());
@@ -427,7 +315,10 @@ impl RpcIo for RedisStreamsIo {
     }
 
     fn send(&self, message: Outgoing) {
-        self.inner.outbox.push(Message::Outgoing(message));
+        let waiting = self.inner.outbox.push(Message::Outgoing(message));
+        if waiting.is_multiple_of(PURGE_EVERY) {
+            self.inner.purge_outbox();
+        }
     }
 
     async fn peers(&self) -> Result<Vec<Peer>, IoError> {
@@ -436,6 +327,8 @@ impl RpcIo for RedisStreamsIo {
 
     async fn drain(&self) {
         self.inner.draining.cancel();
+        // A batch that is being handed out has looked at `draining` before.
+        drop(self.inner.delivering.lock());
         self.inner.unblock_group_reader().await;
         self.inner.group_drained.cancelled().await;
     }
@@ -457,6 +350,8 @@ impl RpcIo for RedisStreamsIo {
         self.inner.draining.cancel();
         self.inner.stopped.cancel();
         self.inner.server().take();
+        // The endpoint holds the channel, which holds this IO.
+        self.inner.endpoint().take();
     }
 }
 

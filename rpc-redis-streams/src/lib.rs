@@ -22,10 +22,12 @@ mod inbox;
 mod inspect;
 mod io;
 mod keys;
+mod membership;
 mod meta;
 mod outbox;
 mod registry;
 mod retention;
+mod takeover;
 mod wire;
 mod writer;
 

@@ -1,12 +1,12 @@
 //! What all users of a stream must agree on: one stream, one mode.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use redis::{Pipeline, Value};
+use rpc_core::Mode;
 
 use crate::config::Config;
-use crate::connection::{Broken, Connection, Connector};
+use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
@@ -39,7 +39,7 @@ pub(crate) async fn check(
     questions.cmd("INFO").arg("server");
     questions.cmd("TYPE").arg(&keys.requests);
     questions.cmd("HGETALL").arg(&keys.meta);
-    let mut answers = ask(connection, connector, "connect", &questions).await?.into_iter();
+    let mut answers = connector.ask_raw(connection, "connect", &questions).await?.into_iter();
     let (info, kind, meta) = (
         answers.next().unwrap_or_default(),
         answers.next().unwrap_or_default(),
@@ -59,7 +59,8 @@ pub(crate) async fn look(
 ) -> Result<Agreement, RedisStreamsError> {
     let mut question = redis::pipe();
     question.cmd("HGETALL").arg(&keys.meta);
-    let meta = ask(connection, connector, "HGETALL of the stream's meta", &question)
+    let meta = connector
+        .ask(connection, "HGETALL of the stream's meta", &question)
         .await?
         .pop();
     agree(meta.unwrap_or_default(), config)
@@ -74,17 +75,22 @@ pub(crate) async fn claim(
 ) -> Result<Agreement, RedisStreamsError> {
     let retention = Retention::new(config.mode(), config.max_len());
     let mut claim = redis::pipe();
+    add_claim(&mut claim, keys, config.mode(), retention);
+    claim.cmd("HGETALL").arg(&keys.meta);
+    let meta = connector.ask(connection, "claim the stream", &claim).await?.pop();
+    agree(meta.unwrap_or_default(), config)
+}
+
+/// Adds the commands by which a stream is claimed, unless it is: HSETNX, three times. Of two servers at the same time, one
+/// finds the other's word.
+pub(crate) fn add_claim(pipeline: &mut Pipeline, keys: &Keys, mode: Mode, retention: Retention) {
     for (field, value) in [
         ("version", WIRE_VERSION.to_string()),
-        ("mode", config.mode().to_string()),
+        ("mode", mode.to_string()),
         ("retention", retention.to_meta()),
     ] {
-        // The first server decides; of two at the same time, one finds the other's word.
-        claim.cmd("HSETNX").arg(&keys.meta).arg(field).arg(value);
+        pipeline.cmd("HSETNX").arg(&keys.meta).arg(field).arg(value);
     }
-    claim.cmd("HGETALL").arg(&keys.meta);
-    let meta = ask(connection, connector, "claim the stream", &claim).await?.pop();
-    agree(meta.unwrap_or_default(), config)
 }
 
 fn check_version(info: &Value, connector: &Connector) -> Result<(), RedisStreamsError> {
@@ -128,7 +134,8 @@ fn check_type(kind: &Value, keys: &Keys, connector: &Connector) -> Result<(), Re
 /// Compares what the stream is used for with what is configured; an unclaimed stream agrees with everything.
 fn agree(meta: Value, config: &Config) -> Result<Agreement, RedisStreamsError> {
     if let Some((_, answer)) = entry::error(&meta) {
-        return Err(RedisStreamsError::unexpected("HGETALL of the stream's meta", answer));
+        let command = "HGETALL of the stream's meta";
+        return Err(RedisStreamsError::CommandRefused { command, answer });
     }
     let meta: HashMap<String, String> = entry::by_name(meta)
         .into_iter()
@@ -175,25 +182,9 @@ pub(crate) async fn floor(
 ) -> Result<Option<rpc_core::EntryId>, RedisStreamsError> {
     let mut question = redis::pipe();
     question.cmd("HGET").arg(&keys.meta).arg("floor");
-    let answer = ask(connection, connector, "HGET of the settled floor", &question)
+    let answer = connector
+        .ask(connection, "HGET of the settled floor", &question)
         .await?
         .pop();
     Ok(answer.as_ref().and_then(entry::id))
-}
-
-/// Sends a pipeline, within the connect timeout.
-pub(crate) async fn ask(
-    connection: &mut Connection,
-    connector: &Connector,
-    command: &'static str,
-    questions: &Pipeline,
-) -> Result<Vec<Value>, RedisStreamsError> {
-    let limit: Duration = connector.connect_timeout();
-    connection.run(questions, limit).await.map_err(|broken| match broken {
-        Broken::Lost(source) => RedisStreamsError::Command { command, source },
-        Broken::Silent => RedisStreamsError::Timeout {
-            address: connector.address().to_owned(),
-            timeout: limit,
-        },
-    })
 }

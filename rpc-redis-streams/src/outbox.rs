@@ -3,29 +3,24 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use rpc_core::EntryId;
 use rpc_core::io::Outgoing;
-use rpc_core::message::{Outcome, Reply};
+use rpc_core::message::{Outcome, Reply, Request};
 use tokio::sync::Notify;
 
 /// How much goes into one flush: enough to share its cost, and little enough to be answered soon.
-const MAX_FLUSH_MESSAGES: usize = 1024;
+pub(crate) const MAX_FLUSH_MESSAGES: usize = 1024;
 const MAX_FLUSH_BYTES: usize = 4 << 20;
 
 /// Something for the writer to write.
 #[derive(Debug)]
 pub(crate) enum Message {
     Outgoing(Outgoing),
-    DeadLetter(DeadLetter),
-}
-
-/// An entry that no worker can run, on its way to the dead-letter stream.
-#[derive(Debug)]
-pub(crate) struct DeadLetter {
-    pub(crate) entry: EntryId,
-    pub(crate) fields: Vec<(Bytes, Bytes)>,
-    pub(crate) reason: String,
+    /// An entry of the group that carries nothing the channel could be told about: it goes to the dead letters.
+    Malformed {
+        entry: EntryId,
+        reason: String,
+    },
 }
 
 /// The queue between everybody who sends and the one task that writes.
@@ -49,14 +44,24 @@ impl Outbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, message: Message) {
+    /// Appends a message; returns how many wait then.
+    pub(crate) fn push(&self, message: Message) -> usize {
         let mut state = self.state();
         state.waiting.push_back(message);
-        let was_empty = state.waiting.len() == 1;
+        let waiting = state.waiting.len();
         drop(state);
-        if was_empty {
+        if waiting == 1 {
             self.filled.notify_one();
         }
+        waiting
+    }
+
+    /// Drops the requests that are not `wanted`.
+    pub(crate) fn forget_unless(&self, wanted: impl Fn(&Request) -> bool) {
+        self.state().waiting.retain(|message| match message {
+            Message::Outgoing(Outgoing::Request { request, .. }) => wanted(request),
+            _ => true,
+        });
     }
 
     /// Waits until there is something to take. Cancel safe.
@@ -70,12 +75,12 @@ impl Outbox {
         }
     }
 
-    /// Takes the messages of one flush, oldest first; at least one if there is any.
-    pub(crate) fn take(&self) -> Vec<Message> {
+    /// Takes the messages of one flush, oldest first: at most `most`, at least one if there is any.
+    pub(crate) fn take(&self, most: usize) -> Vec<Message> {
         let mut state = self.state();
         let mut bytes = 0;
         let mut count = 0;
-        for message in state.waiting.iter().take(MAX_FLUSH_MESSAGES) {
+        for message in state.waiting.iter().take(most) {
             bytes += size_of(message);
             if count > 0 && bytes > MAX_FLUSH_BYTES {
                 break;
@@ -114,7 +119,7 @@ impl Outbox {
     }
 }
 
-fn size_of(message: &Message) -> usize {
+pub(crate) fn size_of(message: &Message) -> usize {
     let payload = match message {
         Message::Outgoing(Outgoing::Request { request, .. }) => request.arguments.bytes.len(),
         Message::Outgoing(Outgoing::Settle {
@@ -125,7 +130,7 @@ fn size_of(message: &Message) -> usize {
             Outcome::Fault(fault) => fault.message.len(),
         },
         Message::Outgoing(_) => 0,
-        Message::DeadLetter(letter) => letter.fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+        Message::Malformed { reason, .. } => reason.len(),
     };
     payload + 128
 }
@@ -135,11 +140,10 @@ mod tests {
     use super::*;
 
     fn letter(size: usize) -> Message {
-        Message::DeadLetter(DeadLetter {
+        Message::Malformed {
             entry: EntryId::ZERO,
-            fields: vec![(Bytes::new(), vec![0; size].into())],
-            reason: String::new(),
-        })
+            reason: "x".repeat(size),
+        }
     }
 
     #[test]
@@ -153,7 +157,7 @@ mod tests {
         ] {
             outbox.push(letter(size));
         }
-        let flushes: Vec<usize> = std::iter::repeat_with(|| outbox.take().len()).take(4).collect();
+        let flushes: Vec<usize> = std::iter::repeat_with(|| outbox.take(9).len()).take(4).collect();
         assert_eq!(flushes, [1, 2, 1, 0]);
     }
 
@@ -162,10 +166,10 @@ mod tests {
         let outbox = Outbox::default();
         outbox.push(letter(1));
         outbox.push(letter(2));
-        let taken = outbox.take();
+        let taken = outbox.take(9);
         outbox.push(letter(3));
         outbox.settle(0, taken);
-        let sizes: Vec<usize> = outbox.take().iter().map(|m| size_of(m) - 128).collect();
+        let sizes: Vec<usize> = outbox.take(9).iter().map(|m| size_of(m) - 128).collect();
         assert_eq!(sizes, [1, 2, 3]);
         outbox.settle(3, Vec::new());
         assert!(outbox.state().waiting.is_empty());

@@ -12,7 +12,6 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
-use crate::meta::ask;
 
 /// How often a server says that it lives.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
@@ -26,7 +25,7 @@ const REGISTRY_TTL: Duration = Duration::from_secs(3600);
 /// How long a dead subscriber is listed. A dead worker stays until its pending entries have been taken over.
 const DEAD_SUBSCRIBER_TTL: Duration = Duration::from_secs(60);
 
-/// What a server says of itself: the JSON in the hash of servers.
+/// What a server says of itself: the JSON in the hash of servers, under its session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
     session: SessionId,
@@ -50,7 +49,7 @@ impl Registration {
         }
     }
 
-    /// The name under which it is registered.
+    /// The name under which it beats: the session is unique, but the consumer is what others find in the group.
     pub(crate) fn name(&self) -> String {
         self.consumer.clone().unwrap_or_else(|| self.session.to_string())
     }
@@ -71,7 +70,10 @@ impl Registration {
         let record = serde_json::to_string(self).unwrap_or_default();
         let mut beat = redis::pipe();
         beat.cmd("ZADD").arg(&beats).arg(now_ms).arg(&name);
-        beat.cmd("HSET").arg(&keys.servers).arg(&name).arg(record);
+        beat.cmd("HSET")
+            .arg(&keys.servers)
+            .arg(self.session.to_string())
+            .arg(record);
         for key in [&beats, &keys.servers] {
             beat.cmd("PEXPIRE").arg(key).arg(REGISTRY_TTL.as_millis() as u64);
         }
@@ -82,7 +84,7 @@ impl Registration {
     pub(crate) fn leave(&self, keys: &Keys) -> redis::Pipeline {
         let mut leave = redis::pipe();
         leave.cmd("ZREM").arg(self.beats(keys)).arg(self.name());
-        leave.cmd("HDEL").arg(&keys.servers).arg(self.name());
+        leave.cmd("HDEL").arg(&keys.servers).arg(self.session.to_string());
         leave
     }
 }
@@ -112,6 +114,24 @@ pub(crate) fn sweep_subscribers(
         .exec(connection)
 }
 
+/// Takes a dead worker's description off the list. HGETALL, HDEL: workers are listed by session, and only their consumer
+/// name is known here.
+pub(crate) fn remove_registration(
+    connection: &mut redis::Connection,
+    keys: &Keys,
+    group: &str,
+    consumer: &str,
+) -> redis::RedisResult<()> {
+    let servers: Value = redis::cmd("HGETALL").arg(&keys.servers).query(connection)?;
+    for (field, record) in entry::by_name(servers) {
+        let registration = entry::text(&record).and_then(|record| serde_json::from_str::<Registration>(&record).ok());
+        if registration.is_some_and(|r| r.group.as_deref() == Some(group) && r.consumer.as_deref() == Some(consumer)) {
+            redis::cmd("HDEL").arg(&keys.servers).arg(field).exec(connection)?;
+        }
+    }
+    Ok(())
+}
+
 /// The servers of the stream.
 ///
 /// HGETALL, TIME and, for each group and for the subscribers, ZRANGE: two round trips.
@@ -124,7 +144,7 @@ pub(crate) async fn peers(
     let mut questions = redis::pipe();
     questions.cmd("HGETALL").arg(&keys.servers);
     questions.cmd("TIME");
-    let mut answers = ask(connection, connector, COMMAND, &questions).await?.into_iter();
+    let mut answers = connector.ask(connection, COMMAND, &questions).await?.into_iter();
     let servers = entry::by_name(answers.next().unwrap_or_default());
     let now_ms = answers.next().and_then(entry::time_ms).unwrap_or(0);
     let servers: Vec<Registration> = servers
@@ -137,16 +157,21 @@ pub(crate) async fn peers(
     for list in &lists {
         questions.cmd("ZRANGE").arg(list).arg(0).arg(-1).arg("WITHSCORES");
     }
-    let mut beats: HashMap<String, u64> = HashMap::new();
+    let mut beats: HashMap<(String, String), u64> = HashMap::new();
     if !lists.is_empty() {
-        for answer in ask(connection, connector, COMMAND, &questions).await? {
-            beats.extend(scores(answer));
+        let answers = connector.ask(connection, COMMAND, &questions).await?;
+        for (list, answer) in lists.into_iter().zip(answers) {
+            beats.extend(
+                scores(answer)
+                    .into_iter()
+                    .map(|(name, beat)| ((list.clone(), name), beat)),
+            );
         }
     }
     let mut peers: Vec<Peer> = servers
         .into_iter()
         .filter_map(|server| {
-            let beat = *beats.get(&server.name())?;
+            let beat = *beats.get(&(server.beats(keys), server.name()))?;
             let mut peer = Peer::new(server.session, server.services);
             peer.consumer = server.group.zip(server.consumer);
             peer.version = server.version;

@@ -49,14 +49,15 @@ impl Retention {
     }
 }
 
-/// Trims the stream up to its settled floor: the oldest entry that some group has not acknowledged. Records the floor in
-/// `meta`, where a group that joins later starts. Returns the floor.
+/// Records the settled floor in `meta`: the oldest entry that some group has not acknowledged, where a group that joins
+/// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns the floor.
 ///
 /// XINFO GROUPS, XPENDING for each group that has something pending, XTRIM MINID ~, HSET. Nothing is written when the
 /// floor is still `last_floor`.
-pub(crate) fn trim_settled(
+pub(crate) fn settle_floor(
     connection: &mut redis::Connection,
     keys: &Keys,
+    retention: Retention,
     last_floor: EntryId,
 ) -> RedisResult<EntryId> {
     let groups: Value = redis::cmd("XINFO")
@@ -73,17 +74,17 @@ pub(crate) fn trim_settled(
     }
     match floor {
         Some(floor) if floor > last_floor => {
-            redis::pipe()
-                .cmd("XTRIM")
-                .arg(&keys.requests)
-                .arg("MINID")
-                .arg("~")
-                .arg(floor.to_string())
-                .cmd("HSET")
-                .arg(&keys.meta)
-                .arg("floor")
-                .arg(floor.to_string())
-                .exec(connection)?;
+            let mut settle = redis::pipe();
+            settle.cmd("HSET").arg(&keys.meta).arg("floor").arg(floor.to_string());
+            if retention == Retention::Processed {
+                settle
+                    .cmd("XTRIM")
+                    .arg(&keys.requests)
+                    .arg("MINID")
+                    .arg("~")
+                    .arg(floor.to_string());
+            }
+            settle.exec(connection)?;
             Ok(floor)
         }
         _ => Ok(last_floor),

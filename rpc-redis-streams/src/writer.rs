@@ -5,22 +5,29 @@ use std::time::Duration;
 
 use rpc_core::IoError;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
+use rpc_core::message::{Fault, FaultKind, Outcome};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
-use crate::flush::{Fate, Flush, Report};
-use crate::io::Inner;
+use crate::flush::{Fate, Flush};
+use crate::io::{Inner, REFUSED_PAUSE};
 use crate::meta::{self, Agreement};
-use crate::outbox::Message;
+use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
 
 /// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
 /// or to fork: what is repeated on a new connection may run twice.
 const WRITE_LIMIT: Duration = Duration::from_secs(12);
 
-/// How soon a refused write is repeated.
-const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+/// After so many failures in a row messages are written one at a time.
+const SUSPICIOUS: u32 = 2;
+
+/// After so many, a message that is large is not written again.
+const HOPELESS: u32 = 5;
+
+/// What Redis could be thought to refuse for its size.
+const LARGE: usize = 256 << 10;
 
 /// How long the inbox outlives its session.
 pub(crate) const INBOX_TTL: Duration = Duration::from_secs(60);
@@ -37,6 +44,8 @@ pub(crate) struct Writer {
     agreement: Agreement,
     /// Why requests are not written any more: servers have claimed the stream for something else.
     refused: Option<IoError>,
+    /// How often in a row the connection was lost while it wrote.
+    failures: u32,
     /// The last request that may have been written.
     last_sent: u64,
     quiet_ticks: u32,
@@ -50,6 +59,7 @@ impl Writer {
             connection,
             agreement,
             refused: None,
+            failures: 0,
             last_sent: 0,
             quiet_ticks: 0,
         }
@@ -75,47 +85,91 @@ impl Writer {
     }
 
     async fn flush(&mut self) {
-        let mut messages = self.io.outbox.take();
+        // After repeated failures one message at a time: one that Redis never takes is not to hold up the others.
+        let most = if self.failures < SUSPICIOUS {
+            MAX_FLUSH_MESSAGES
+        } else {
+            1
+        };
+        let mut messages = self.io.outbox.take(most);
         let taken = messages.len();
-        if let Some(why) = &self.refused {
-            messages.retain(|message| self.pass(message, why));
+        messages.retain(|message| self.is_worth_writing(message));
+        if self.failures >= HOPELESS {
+            messages.iter_mut().for_each(|message| self.shrink(message));
         }
-        let flush = Flush::new(messages, &self.io.destination, self.agreement.retention, Instant::now());
+        // Until a server has claimed the stream it may become a work queue, which a client must not trim.
+        let max_len = self
+            .agreement
+            .claimed
+            .then(|| self.agreement.retention.max_len())
+            .flatten();
+        let flush = Flush::new(messages, &self.io.destination, max_len, Instant::now());
         if flush.len() == 0 {
             return self.io.outbox.settle(taken, Vec::new());
         }
         self.last_sent = self.last_sent.max(flush.last_sequence);
         match self.connection.run(&flush.pipeline, WRITE_LIMIT).await {
             Ok(answers) => {
-                let Report { fates, again, trouble } = flush.read(answers);
-                self.tell(fates);
-                let pause = !again.is_empty();
-                self.io.outbox.settle(taken - again.len(), again);
-                if let Some(trouble) = trouble {
+                self.failures = 0;
+                let report = flush.read(answers);
+                self.tell(report.fates);
+                let pause = !report.again.is_empty();
+                self.io.outbox.settle(taken - report.again.len(), report.again);
+                if let Some(trouble) = report.trouble {
                     self.io.warn_rarely("redis refuses to write", &trouble);
                 }
                 if pause {
                     sleep(REFUSED_PAUSE).await;
                 }
+                if report.demoted {
+                    self.reconnect().await;
+                }
             }
             Err(broken) => {
                 tracing::debug!(%broken, "the writing connection is lost");
-                let again = flush.into_messages();
-                self.io.outbox.settle(taken - again.len(), again);
+                self.failures += 1;
+                let report = flush.into_report();
+                self.tell(report.fates);
+                self.io.outbox.settle(taken - report.again.len(), report.again);
                 self.reconnect().await;
             }
         }
     }
 
-    /// Whether a message may be written although requests may not.
-    fn pass(&self, message: &Message, why: &IoError) -> bool {
+    /// Whether a message is to be written: a request only while somebody waits for it, and the stream is what it was
+    /// taken for.
+    fn is_worth_writing(&self, message: &Message) -> bool {
+        let Message::Outgoing(Outgoing::Request { target, request }) = message else {
+            return true;
+        };
+        if let Some(why) = &self.refused {
+            let failure = SendFailure::NotSent(why.clone());
+            self.endpoint.failed(request.sequence, *target, failure);
+            return false;
+        }
+        self.endpoint.is_waiting(request.sequence)
+    }
+
+    /// Gives up on a large message that has broken every connection it was written to: a server may have bounds of its
+    /// own on the size of what it takes.
+    fn shrink(&self, message: &mut Message) {
+        let size = size_of(message);
+        if size < LARGE {
+            return;
+        }
+        let why = format!("redis hangs up on {size} bytes; send less, or raise its limits (proto-max-bulk-len)");
         match message {
-            Message::Outgoing(Outgoing::Request { target, request }) => {
-                let failure = SendFailure::NotSent(why.clone());
-                self.endpoint.failed(request.sequence, *target, failure);
-                false
+            Message::Outgoing(Outgoing::Settle { reply: Some(reply), .. }) => {
+                tracing::error!(size, "redis hangs up on a reply of this size; an error is sent instead");
+                reply.outcome = Outcome::Fault(Fault::new(FaultKind::BadResult, why));
             }
-            _ => true,
+            Message::Outgoing(Outgoing::Request { target, request }) => {
+                let failure = SendFailure::NotSent(IoError::new(why));
+                self.endpoint.failed(request.sequence, *target, failure);
+                // What nobody waits for is not sent: it has expired now.
+                request.deadline = Some(Instant::now());
+            }
+            _ => {}
         }
     }
 
@@ -138,12 +192,15 @@ impl Writer {
         let io = &self.io;
         match meta::look(&mut self.connection, &io.connector, &io.config, &io.destination.keys).await {
             Ok(agreement) => self.agreement = agreement,
-            // The next flush or tick deals with the connection.
-            Err(RedisStreamsError::Command { .. } | RedisStreamsError::Timeout { .. }) => {}
-            Err(mismatch) => {
+            Err(
+                mismatch @ (RedisStreamsError::ModeMismatch { .. }
+                | RedisStreamsError::RetentionMismatch { .. }
+                | RedisStreamsError::WireVersion { .. }),
+            ) => {
                 tracing::error!(error = %mismatch, "requests are refused from now on");
                 self.refused = Some(mismatch.into());
             }
+            Err(error) => tracing::debug!(%error, "it is not known yet what the stream is used for"),
         }
     }
 
@@ -173,9 +230,18 @@ impl Writer {
             .arg("MINID")
             .arg("~")
             .arg(self.io.inbox_cursor.get().to_string());
+        // Deadlines are counted on Redis's clock; a channel that serves only callbacks has no beat that would set it.
+        renew.cmd("TIME");
+        let asked = std::time::Instant::now();
         match self.connection.run(&renew, WRITE_LIMIT).await {
-            Ok(answers) if answers.first().and_then(entry::number) == Some(0) => self.reopen_inbox().await,
-            Ok(_) => {}
+            Ok(mut answers) => {
+                if let Some(now_ms) = answers.pop().and_then(entry::time_ms) {
+                    self.io.clock.set(now_ms, asked);
+                }
+                if answers.first().and_then(entry::number) == Some(0) {
+                    self.reopen_inbox().await;
+                }
+            }
             // The next flush or tick finds the connection lost, too.
             Err(_) => self.connection = self.io.connector.reconnect("writer").await,
         }

@@ -1,11 +1,23 @@
 //! The service of the `peer` program.
 
+use rpc_core::{Context, service};
+
 /// The stream it is served on.
 pub const STREAM: &str = "recorded";
 
 /// Runs calls and remembers that it did.
-#[rpc_core::service]
+#[service]
 pub trait Recorder {
     /// Writes `n` down; returns who did.
     async fn record(&self, n: u64) -> String;
+
+    /// Says that it has begun, and never ends at the first attempt; returns the attempt at a later one.
+    async fn stall(&self, #[ctx] cx: &Context) -> u32;
+
+    /// The same, for a call that must not run twice.
+    #[rpc(at_most_once)]
+    async fn stall_once(&self, #[ctx] cx: &Context) -> u32;
+
+    /// Kills its worker.
+    async fn poison(&self) -> u32;
 }

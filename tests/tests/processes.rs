@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rpc_core::RpcChannel;
+use redis::Value;
+use rpc_core::{CallError, RpcChannel};
 use rpc_redis_streams::{Config, RedisStreamsIo};
 use tests::recorder::{RecorderClient, STREAM};
 use tests::{Process, RedisServer, eventually, within};
@@ -122,6 +123,136 @@ async fn a_killed_worker_leaves_the_rest_of_the_work_to_the_others() {
         for n in 1..100 {
             assert_eq!(recorder.record(n).await.unwrap(), "two");
         }
+    })
+    .await;
+}
+
+async fn recorder_client(server: &RedisServer) -> RpcChannel {
+    let config = Config::builder().url(server.url()).stream(STREAM).group("recorders");
+    let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+    RpcChannel::open(io).await.unwrap()
+}
+
+const BEGUN: fn(&str) -> bool = |line| line == "begun";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_worker_held_is_run_by_another() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let (mut one, _) = start_peer(&server, "group", "one").await;
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel);
+        let again = tokio::spawn(recorder.stall());
+        one.wait_for_line(SOON, BEGUN).await;
+        let once = tokio::spawn(recorder.stall_once());
+        one.wait_for_line(SOON, BEGUN).await;
+        let (_two, _) = start_peer(&server, "group", "two").await;
+        one.kill();
+        assert_eq!(again.await.unwrap().unwrap(), 2, "the second attempt");
+        let lost = once.await.unwrap();
+        assert!(matches!(lost, Err(CallError::WorkerLost { .. })), "{lost:?}");
+        // Nothing is left of the dead.
+        eventually(SOON, "the dead consumer is removed", async || {
+            let consumers = server.command(&["XINFO", "CONSUMERS", STREAM, "recorders"]).await;
+            matches!(consumers, Value::Array(consumers) if consumers.len() == 1)
+        })
+        .await;
+        eventually(SOON, "it is registered no more", async || {
+            server.command(&["HLEN", "{recorded}:servers"]).await == Value::Int(1)
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_workers_call_is_taken_over_and_its_late_answer_ignored() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let (mut one, _) = start_peer(&server, "group", "one").await;
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel);
+        let call = tokio::spawn(recorder.stall());
+        one.wait_for_line(SOON, BEGUN).await;
+        let (_two, _) = start_peer(&server, "group", "two").await;
+        one.pause();
+        assert_eq!(call.await.unwrap().unwrap(), 2);
+        one.resume();
+        // It beats again, and works again.
+        let workers = async || {
+            let io = Config::builder()
+                .url(server.url())
+                .stream(STREAM)
+                .group("recorders")
+                .build()
+                .unwrap();
+            RedisStreamsIo::connect(io).await.unwrap().workers().await.unwrap()
+        };
+        eventually(SOON, "both are alive", async || {
+            workers().await.iter().filter(|w| w.alive).count() == 2
+        })
+        .await;
+        for n in 0..100 {
+            recorder.record(n).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_is_a_dead_letter_after_three_workers() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel).with_timeout(LIMIT);
+        let (mut last, _) = start_peer(&server, "group", "zero").await;
+        let call = tokio::spawn(recorder.poison());
+        for name in ["one", "two", "three"] {
+            last.wait_for_line(SOON, BEGUN).await;
+            (last, _) = start_peer(&server, "group", name).await;
+        }
+        let lost = call.await.unwrap();
+        assert!(
+            matches!(&lost, Err(CallError::WorkerLost { reason, .. }) if reason.contains("3 workers")),
+            "{lost:?}"
+        );
+        assert_eq!(recorder.record(1).await.unwrap(), "three", "the last one lives");
+        assert_eq!(server.command(&["XLEN", "{recorded}:dead"]).await, Value::Int(1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_of_redis_kills_nobody() {
+    within(LIMIT, async {
+        let mut server = RedisServer::start().await;
+        let (mut one, _) = start_peer(&server, "group", "one").await;
+        let (two, _) = start_peer(&server, "group", "two").await;
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel).with_timeout(LIMIT);
+        let _stalled = tokio::spawn(recorder.stall());
+        eventually(SOON, "a worker has begun", async || {
+            [&one, &two]
+                .iter()
+                .any(|peer| peer.stdout().iter().any(|line| line == "begun"))
+        })
+        .await;
+        // The pause itself is what is tested, and must outlast the death time.
+        server.pause();
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        server.resume();
+        for n in 0..100 {
+            recorder.record(n).await.unwrap();
+        }
+        // Longer than it would take to notice a death.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        let info = server.command(&["XPENDING", STREAM, "recorders", "-", "+", "10"]).await;
+        let Value::Array(rows) = info else { panic!("{info:?}") };
+        let Value::Array(row) = &rows[0] else {
+            panic!("{rows:?}")
+        };
+        assert_eq!(row[3], Value::Int(1), "delivered once: {row:?}");
+        assert!(one.is_running());
     })
     .await;
 }

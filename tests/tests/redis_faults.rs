@@ -222,3 +222,196 @@ async fn services_on_two_streams_of_one_redis_do_not_meet() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_reading_connection_breaks_runs_nothing_twice() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let worker = serve(&server, Mode::Group, &gate).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let calls: Vec<_> = (0..16)
+            .map(|caller| {
+                let echo = echo.clone();
+                tokio::spawn(async move {
+                    for n in 0..400 {
+                        let text = format!("{caller}/{n}");
+                        assert_eq!(echo.echo(text.clone()).await.unwrap(), text);
+                    }
+                })
+            })
+            .collect();
+        while !calls.iter().all(|call| call.is_finished()) {
+            let clients: String = redis::from_redis_value(server.command(&["CLIENT", "LIST"]).await).unwrap();
+            for reader in clients.lines().filter(|line| line.contains("cmd=xreadgroup")) {
+                let id = reader.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
+                server.command(&["CLIENT", "KILL", "ID", id]).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for call in calls {
+            call.await.unwrap();
+        }
+        assert_eq!(gate.runs(), 16 * 400);
+        assert_eq!(worker.stats().missed, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_of_redis_is_not_read_as_nothing() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _subscriber = serve(&server, Mode::Broadcast, &Gate::new()).await;
+        let io = support::connect(&server, Mode::Broadcast).await;
+        let late = support::connect(&server, Mode::Broadcast).await;
+        assert_eq!(io.workers().await.unwrap().len(), 1);
+        server
+            .command(&["ACL", "SETUSER", "default", "-hgetall", "-xinfo"])
+            .await;
+        let error = io.workers().await.unwrap_err();
+        assert!(error.to_string().contains("redis refused it: NOPERM"), "{error}");
+        assert!(io.stream_info().await.is_err());
+        // From now on, or from the beginning? That cannot be told.
+        let builder = RpcChannel::builder(late).serve(support::server(&Gate::new())).unwrap();
+        assert!(builder.start().await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_can_be_closed_while_redis_is_down() {
+    within(LIMIT, async {
+        let mut server = RedisServer::start().await;
+        let worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let call = tokio::spawn(EchoClient::new(&worker).gated(1));
+        eventually(SOON, "the call is made", async || worker.stats().running == 1).await;
+        server.stop().await;
+        let closing = worker.clone();
+        let closed = tokio::spawn(async move { closing.close().await });
+        eventually(SOON, "the waiting call ends", async || call.is_finished()).await;
+        assert!(call.await.unwrap().is_err());
+        within(SOON, closed).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_redis_never_takes_does_not_block_the_others() {
+    within(LIMIT, async {
+        let server = RedisServer::builder().arg("--proto-max-bulk-len", "1mb").start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let large = tokio::spawn(echo.repeat("x".to_owned(), 2 << 20));
+        match large.await.unwrap() {
+            Err(CallError::BadResult { reason, .. }) => assert!(reason.contains("proto-max-bulk-len"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(echo.echo("small".to_owned()).await.unwrap(), "small");
+        match echo.echo("x".repeat(2 << 20)).await {
+            Err(CallError::Io { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(echo.echo("small".to_owned()).await.unwrap(), "small");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_does_not_trim_a_stream_that_no_server_has_claimed() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let config = Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .broadcast()
+            .max_len(10);
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let echo = EchoClient::new(&RpcChannel::open(io.clone()).await.unwrap());
+        for n in 0..500 {
+            echo.note(n).await.unwrap();
+        }
+        assert_eq!(io.stream_info().await.unwrap().length, 500);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_stream_is_claimed_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        server.command(&["FLUSHALL"]).await;
+        eventually(SOON, "broadcast is refused", async || {
+            RedisStreamsIo::connect(config(&server, Mode::Broadcast)).await.is_err()
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_with_a_bounded_stream_does_not_run_everything_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let config = Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .group("workers")
+            .max_len(10_000);
+        let connect = async || RedisStreamsIo::connect(config.clone().build().unwrap()).await.unwrap();
+        let builder = RpcChannel::builder(connect().await)
+            .serve(support::server(&gate))
+            .unwrap();
+        let _worker = builder.start().await.unwrap();
+        let echo = EchoClient::new(&RpcChannel::open(connect().await).await.unwrap());
+        for n in 0..300 {
+            echo.note(n).await.unwrap();
+        }
+        eventually(SOON, "all have run", async || gate.runs() == 300).await;
+        let last = connect().await.stream_info().await.unwrap().last.unwrap();
+        eventually(SOON, "the floor is recorded", async || {
+            let floor = server.command(&["HGET", "{faults}:meta", "floor"]).await;
+            let floor: Option<String> = redis::from_redis_value(floor).unwrap();
+            floor.is_some_and(|floor| floor.parse::<rpc_core::EntryId>().unwrap() > last)
+        })
+        .await;
+        server.command(&["XGROUP", "DESTROY", "faults", "workers"]).await;
+        assert_eq!(echo.with_timeout(SOON).echo("on".to_owned()).await.unwrap(), "on");
+        assert_eq!(gate.runs(), 301);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_returns_under_its_name_runs_what_it_left() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let config = Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .group("workers")
+            .consumer("fixed");
+        let start = async || {
+            let io = RedisStreamsIo::connect(config.clone().build().unwrap()).await.unwrap();
+            RpcChannel::builder(io)
+                .serve(support::server(&gate))
+                .unwrap()
+                .start()
+                .await
+                .unwrap()
+        };
+        let first = start().await;
+        let call = tokio::spawn(EchoClient::new(&client(&server, Mode::Group).await).gated(1));
+        eventually(SOON, "it runs", async || gate.running() == 1).await;
+        drop(first);
+        eventually(SOON, "it is dropped", async || gate.running() == 0).await;
+        let _second = start().await;
+        eventually(SOON, "it runs again", async || gate.runs() == 2).await;
+        gate.open();
+        assert_eq!(call.await.unwrap().unwrap(), 1);
+    })
+    .await;
+}

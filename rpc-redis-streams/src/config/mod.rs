@@ -40,7 +40,7 @@ pub(crate) const DEFAULT_BROADCAST_MAX_LEN: u64 = 10_000;
 /// # }
 /// ```
 ///
-/// With serde it is read from a table of the same names; durations are texts like `"5s"` or numbers of milliseconds:
+/// With serde it is read from a table of the same names; durations are texts like `"5s"` or `"500ms"`:
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -80,13 +80,13 @@ impl FromText for SessionId {
 }
 
 impl FromText for Duration {
-    const EXPECTED: &'static str = "a whole number and ms, s, m, h or d, like 500ms or 2s; without a unit it is in ms";
+    const EXPECTED: &'static str = "a whole number and a unit, ms, s, m, h or d, like 500ms or 2s";
 
     fn from_text(text: &str) -> Option<Self> {
         let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
         let ms = match unit {
-            "" | "ms" => 1,
+            "ms" => 1,
             "s" => 1000,
             "m" => 60 * 1000,
             "h" => 3600 * 1000,

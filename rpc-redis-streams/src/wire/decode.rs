@@ -118,6 +118,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
             method: Cow::Owned(method),
             deadline: None,
             attempt,
+            at_most_once: false,
             headers: decode_headers(&headers)?,
             arguments: Payload {
                 codec,

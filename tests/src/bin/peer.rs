@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::Mutex;
 
-use rpc_core::RpcChannel;
+use rpc_core::{Context, RpcChannel};
 use rpc_redis_streams::{Config, RedisStreamsIo};
 use tests::recorder::{Recorder, RecorderServer, STREAM};
 
@@ -22,6 +22,23 @@ impl Recorder for Peer {
         let line = format!("{n}\n");
         self.file.lock().unwrap().write_all(line.as_bytes()).unwrap();
         self.name.clone()
+    }
+
+    async fn stall(&self, cx: &Context) -> u32 {
+        println!("begun");
+        if cx.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+        cx.attempt()
+    }
+
+    async fn stall_once(&self, cx: &Context) -> u32 {
+        self.stall(cx).await
+    }
+
+    async fn poison(&self) -> u32 {
+        println!("begun");
+        std::process::abort()
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) const STREAM: &str = "faults";
 #[service]
 pub(crate) trait Echo {
     async fn echo(&self, text: String) -> String;
+    /// The text so many times.
+    async fn repeat(&self, text: String, times: usize) -> String;
     /// Waits until the test opens the gate.
     async fn gated(&self, n: u64) -> u64;
     /// Blocks the thread that it runs on.
@@ -64,6 +66,10 @@ impl Echo for Arc<Gate> {
     async fn echo(&self, text: String) -> String {
         self.runs.fetch_add(1, Ordering::SeqCst);
         text
+    }
+
+    async fn repeat(&self, text: String, times: usize) -> String {
+        text.repeat(times)
     }
 
     async fn gated(&self, n: u64) -> u64 {

@@ -63,7 +63,7 @@ fn the_three_ways_agree_in_group_mode() {
         .unwrap();
     assert_eq!(built.mode(), Mode::Group);
 
-    let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250&connect_timeout=1m\
+    let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
                    &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
@@ -71,8 +71,8 @@ fn the_three_ways_agree_in_group_mode() {
 
     let table = format!(
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
-             "session_id": "{session}", "max_len": 5, "block_timeout": 250, "connect_timeout": "60s",
-             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": 0, "receive_own": true,
+             "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
+             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
     assert_eq!(json(&table).unwrap(), built);
@@ -175,7 +175,7 @@ fn numbers_and_times_have_bounds() {
             .unwrap_err()
             .starts_with("concurrency is 0")
     );
-    assert!(url_refused("redis://h?call_timeout=0").starts_with("call_timeout is 0ns"));
+    assert!(url_refused("redis://h?call_timeout=0s").starts_with("call_timeout is 0ns"));
 }
 
 #[test]
@@ -233,8 +233,7 @@ fn unreadable_values_say_what_to_write() {
         ),
         (
             "redis://h?call_timeout=1.5s",
-            "call_timeout is \"1.5s\"; write a whole number and ms, s, m, h or d, like 500ms or 2s; \
-             without a unit it is in ms",
+            "call_timeout is \"1.5s\"; write a whole number and a unit, ms, s, m, h or d, like 500ms or 2s",
         ),
     ] {
         assert_eq!(url_refused(url), message);
@@ -242,6 +241,8 @@ fn unreadable_values_say_what_to_write() {
     for bad in [
         "",
         "s",
+        // Of what?
+        "5",
         "-1s",
         "1 s",
         "1S",
@@ -328,11 +329,11 @@ proptest! {
         url.query_pairs_mut()
             .append_pair("stream", &stream)
             .append_pair("group", &group)
-            .append_pair("block_timeout", &block_ms.to_string())
+            .append_pair("block_timeout", &format!("{block_ms}ms"))
             .append_pair("call_timeout", &format!("{call_ms}ms"))
             .append_pair("max_queue_size", &queue.to_string());
         let mut table = serde_json::json!({
-            "stream": stream, "group": group, "block_timeout": block_ms, "call_timeout": format!("{call_ms}ms"),
+            "stream": stream, "group": group, "block_timeout": format!("{block_ms}ms"), "call_timeout": format!("{call_ms}ms"),
             "max_queue_size": queue,
         });
         if let Some(max_len) = max_len {

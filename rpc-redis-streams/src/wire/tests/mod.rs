@@ -61,6 +61,7 @@ fn request(sequence: u64, kind: Kind, method: &'static str, arguments: &'static 
         method: method.into(),
         deadline: None,
         attempt: 1,
+        at_most_once: false,
         headers: Headers::new(),
         arguments: json(arguments),
     }

@@ -31,6 +31,7 @@ fn any_request() -> impl Strategy<Value = (Request, Option<Duration>)> {
                 method: method.into(),
                 deadline: None,
                 attempt,
+                at_most_once: false,
                 headers,
                 arguments,
             };

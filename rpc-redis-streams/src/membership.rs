@@ -1,0 +1,177 @@
+//! Joining a stream and leaving it: the inbox, the group, the registration.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rpc_core::{EntryId, Mode, ServiceDescriptor};
+use tokio::time::timeout;
+
+use crate::config::Start;
+use crate::connection::Connection;
+use crate::entry;
+use crate::error::RedisStreamsError;
+use crate::heartbeat::{Heartbeat, Pulse};
+use crate::inbox::last_id;
+use crate::io::{Inner, Server};
+use crate::meta::{self, Agreement};
+use crate::registry::Registration;
+use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
+use crate::wire;
+use crate::writer::INBOX_TTL;
+
+impl Inner {
+    /// Creates the inbox; returns the id from which it is to be read.
+    pub(crate) async fn open_inbox(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
+        let inbox = self.destination.keys.inbox(self.session());
+        let mut open = redis::pipe();
+        open.cmd("XADD")
+            .arg(&inbox)
+            .arg("*")
+            .arg(wire::FIELD)
+            .arg(wire::hello(self.session()));
+        open.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
+        let answers = self.connector.ask(connection, "open the inbox", &open).await?;
+        let answer = answers.into_iter().next().unwrap_or_default();
+        entry::id(&answer).ok_or_else(|| RedisStreamsError::unexpected("XADD to the inbox", answer))
+    }
+
+    /// Creates the group, and the stream if need be, unless they exist. It starts at the settled floor; at zero when the
+    /// stream has none, so that what was sent before the first worker came is run.
+    pub(crate) async fn create_group(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
+        let to = &self.destination;
+        let floor = meta::floor(connection, &self.connector, &to.keys).await?;
+        // A group reads what comes after its start.
+        let start = floor.map_or(EntryId::ZERO, EntryId::previous);
+        let mut create = redis::pipe();
+        create.cmd("XGROUP").arg("CREATE").arg(&to.keys.requests).arg(&to.group);
+        create.arg(start.to_string()).arg("MKSTREAM");
+        let answer = self
+            .connector
+            .ask_raw(connection, "XGROUP CREATE", &create)
+            .await?
+            .pop();
+        match answer.as_ref().and_then(entry::error) {
+            None | Some(("BUSYGROUP", _)) => Ok(()),
+            Some((_, answer)) => Err(RedisStreamsError::CommandRefused {
+                command: "XGROUP CREATE",
+                answer,
+            }),
+        }
+    }
+
+    /// Sets the clock by Redis's.
+    pub(crate) async fn sync_clock(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
+        let mut time = redis::pipe();
+        time.cmd("TIME");
+        let asked = Instant::now();
+        let answer = self.connector.ask(connection, "TIME", &time).await?.pop();
+        if let Some(now_ms) = answer.and_then(entry::time_ms) {
+            self.clock.set(now_ms, asked);
+        }
+        Ok(())
+    }
+
+    /// From where a broadcast subscriber reads the stream.
+    pub(crate) async fn stream_start(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
+        match self.config.start() {
+            Start::Beginning => Ok(EntryId::ZERO),
+            Start::After(id) => Ok(id),
+            Start::Now => self.last_id(connection, &self.destination.keys.requests).await,
+        }
+    }
+
+    pub(crate) async fn last_id(&self, connection: &mut Connection, key: &str) -> Result<EntryId, RedisStreamsError> {
+        last_id(connection, &self.connector, key).await
+    }
+
+    /// Makes this channel a server: claims the stream, creates the group, registers, and starts to beat.
+    pub(crate) async fn register(
+        &self,
+        connection: &mut Connection,
+        services: &[&'static ServiceDescriptor],
+    ) -> Result<Agreement, RedisStreamsError> {
+        let (keys, config) = (&self.destination.keys, &self.config);
+        let agreement = meta::claim(connection, &self.connector, config, keys).await?;
+        if config.mode() == Mode::Group {
+            self.create_group(connection).await?;
+        }
+        let names = services.iter().map(|service| service.name().to_owned()).collect();
+        let registration = Registration::new(
+            self.session(),
+            config.mode(),
+            config.group(),
+            &self.destination.consumer,
+            names,
+        );
+        let beat = registration.beat(keys, self.clock.now_ms());
+        self.connector.ask(connection, "register", &beat).await?;
+        let heartbeat = Heartbeat::start(Pulse {
+            connector: self.connector.clone(),
+            keys: keys.clone(),
+            registration: registration.clone(),
+            mode: config.mode(),
+            retention: agreement.retention,
+            clock: self.clock.clone(),
+            estates: Arc::clone(&self.estates),
+            sweeper: (config.mode() == Mode::Group).then(|| {
+                let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
+                Sweeper::new(keys.clone(), group, own, config.block_timeout())
+            }),
+        })
+        .map_err(|error| RedisStreamsError::unexpected("start the heartbeat", error))?;
+        *self.server() = Some(Server {
+            registration,
+            heartbeat,
+        });
+        Ok(agreement)
+    }
+
+    /// Ends a read that blocks, by CLIENT UNBLOCK, so that a drain need not wait it out.
+    pub(crate) async fn unblock_group_reader(&self) {
+        while !self.group_drained.is_cancelled() {
+            if let Some(id) = self.estates.reader() {
+                let mut unblock = redis::pipe();
+                unblock.cmd("CLIENT").arg("UNBLOCK").arg(id);
+                let answer = self
+                    .manage(async |connection| self.connector.ask_raw(connection, "CLIENT UNBLOCK", &unblock).await)
+                    .await;
+                if let Err(error) = answer {
+                    tracing::debug!(%error, "the group's reader cannot be unblocked; its read is waited out");
+                    return;
+                }
+            }
+            // Again, because the reader may have been between two reads.
+            let _ = timeout(Duration::from_millis(50), self.group_drained.cancelled()).await;
+        }
+    }
+
+    /// Leaves the registry and takes its own keys along.
+    pub(crate) async fn deregister(&self) -> Result<(), RedisStreamsError> {
+        let (to, server) = (&self.destination, self.server().take());
+        let mut leave = redis::pipe();
+        if let Some(Server {
+            registration,
+            heartbeat,
+        }) = server
+        {
+            // It may block for as long as a beat does.
+            let _ = tokio::task::spawn_blocking(move || heartbeat.stop()).await;
+            leave = registration.leave(&to.keys);
+            if self.config.mode() == Mode::Group {
+                let workers = to.keys.workers(&to.group);
+                // First said to have left, then removed if nothing is pending: what is, others take over at once.
+                leave.cmd("ZADD").arg(&workers).arg(HANDED_BACK).arg(&to.consumer);
+                leave.cmd("EVAL").arg(REMOVE_DEAD_CONSUMER).arg(2);
+                leave
+                    .arg(&to.keys.requests)
+                    .arg(&workers)
+                    .arg(&to.group)
+                    .arg(&to.consumer);
+            }
+        }
+        leave.cmd("DEL").arg(to.keys.inbox(self.session()));
+        self.manage(async |connection| self.connector.ask_raw(connection, "deregister", &leave).await)
+            .await
+            .map(|_| ())
+    }
+}
