@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rpc_core::{EntryId, Mode, ServiceDescriptor};
+use rpc_core::{EntryId, Mode, Peer, ServiceDescriptor};
 use tokio::time::timeout;
 
 use crate::config::Start;
@@ -14,7 +14,7 @@ use crate::heartbeat::{Heartbeat, Pulse};
 use crate::inbox::last_id;
 use crate::io::{Inner, Server};
 use crate::meta::{self, Agreement};
-use crate::registry::Registration;
+use crate::registry::{self, Registration};
 use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
 use crate::wire;
 use crate::writer::INBOX_TTL;
@@ -95,7 +95,8 @@ impl Inner {
         if config.mode() == Mode::Group {
             self.create_group(connection).await?;
         }
-        let names = services.iter().map(|service| service.name().to_owned()).collect();
+        let names: Vec<String> = services.iter().map(|service| service.name().to_owned()).collect();
+        self.compare_services(connection, &names).await?;
         let registration = Registration::new(
             self.session(),
             config.mode(),
@@ -124,6 +125,31 @@ impl Inner {
             heartbeat,
         });
         Ok(agreement)
+    }
+
+    /// Warns when live workers of the same group serve other services: a call goes to any of them, so a part of the calls
+    /// to each service would be refused.
+    async fn compare_services(&self, connection: &mut Connection, own: &[String]) -> Result<(), RedisStreamsError> {
+        let peers = registry::peers(connection, &self.connector, &self.destination.keys).await?;
+        let same_group = |peer: &&Peer| {
+            peer.consumer
+                .as_ref()
+                .is_some_and(|(group, _)| *group == self.destination.group)
+        };
+        let differs = |peer: &&Peer| {
+            let missing = |theirs: &[String], ours: &[String]| ours.iter().any(|name| !theirs.contains(name));
+            peer.alive && (missing(&peer.services, own) || missing(own, &peer.services))
+        };
+        if let Some(other) = peers.iter().filter(same_group).find(differs) {
+            tracing::warn!(
+                group = self.destination.group,
+                ?own,
+                others = ?other.services,
+                "workers of one group serve different services: a part of their calls will be refused as \
+                 `MethodNotFound`; give each set of services a stream of its own"
+            );
+        }
+        Ok(())
     }
 
     /// Ends a read that blocks, by CLIENT UNBLOCK, so that a drain need not wait it out.

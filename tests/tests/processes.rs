@@ -256,3 +256,44 @@ async fn a_pause_of_redis_kills_nobody() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_fails_no_call_and_runs_none_twice() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let mut peers = Vec::new();
+        let mut files = Vec::new();
+        for name in ["one", "two", "three"] {
+            let (peer, file) = start_peer(&server, "group", name).await;
+            peers.push(peer);
+            files.push(file);
+        }
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let load = tokio::spawn(async move {
+            let mut n = 0;
+            while !*stopped.borrow() {
+                let calls: Vec<_> = (n..n + 20).map(|n| tokio::spawn(recorder.record(n))).collect();
+                n += 20;
+                for call in calls {
+                    call.await.unwrap().unwrap();
+                }
+            }
+            n
+        });
+        for (n, name) in ["four", "five", "six"].into_iter().enumerate() {
+            peers[n].terminate();
+            assert!(peers[n].wait_for_exit(SOON).await.success());
+            let (peer, file) = start_peer(&server, "group", name).await;
+            peers.push(peer);
+            files.push(file);
+        }
+        stop.send(true).unwrap();
+        let made = load.await.unwrap();
+        let mut all: Vec<u64> = files.iter().flat_map(|file| recorded(file)).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..made).collect::<Vec<_>>());
+    })
+    .await;
+}
