@@ -232,7 +232,7 @@ impl RedisStreamsIo {
     }
 
     /// The answer to a single command; an error of Redis's is one here.
-    async fn answer(&self, command: &'static str, question: &Pipeline) -> Result<Value, RedisStreamsError> {
+    pub(crate) async fn answer(&self, command: &'static str, question: &Pipeline) -> Result<Value, RedisStreamsError> {
         let answer = self.ask(command, question).await?.pop().unwrap_or_default();
         match entry::error(&answer) {
             Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
@@ -240,7 +240,7 @@ impl RedisStreamsIo {
         }
     }
 
-    async fn count(&self, command: &'static str, question: &Pipeline) -> Result<u64, RedisStreamsError> {
+    pub(crate) async fn count(&self, command: &'static str, question: &Pipeline) -> Result<u64, RedisStreamsError> {
         let answer = self.answer(command, question).await?;
         entry::number(&answer).ok_or_else(|| RedisStreamsError::unexpected(command, answer))
     }
@@ -265,7 +265,7 @@ fn consumer_info(consumer: Value) -> Option<ConsumerInfo> {
     })
 }
 
-fn content(fields: Vec<(bytes::Bytes, bytes::Bytes)>) -> EntryContent {
+pub(crate) fn content(fields: impl IntoIterator<Item = (bytes::Bytes, bytes::Bytes)>) -> EntryContent {
     let unreadable = |reason: String| EntryContent::Unreadable { reason };
     match wire::decode(fields) {
         Ok(Decoded::Requests { caller, requests }) => EntryContent::Requests {

@@ -12,6 +12,7 @@
 mod clock;
 mod config;
 mod connection;
+mod dead_letters;
 mod entry;
 mod error;
 mod flush;
@@ -32,6 +33,7 @@ mod wire;
 mod writer;
 
 pub use config::{Config, ConfigBuilder, ConfigError, Start};
+pub use dead_letters::DeadLetter;
 pub use error::RedisStreamsError;
 pub use inspect::{ConsumerInfo, EntryContent, GroupInfo, RequestSummary, StreamEntry, StreamInfo};
 pub use io::RedisStreamsIo;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::Value;
 use rpc_core::{EntryId, Mode, RpcChannel};
 use rpc_redis_streams::{EntryContent, RedisStreamsIo};
-use support::{EchoClient, Gate, client, config, connect, serve};
+use support::{EchoClient, Gate, client, config, connect, older, serve};
 use tests::{RedisServer, eventually, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -297,4 +297,47 @@ async fn broadcast_starts_where_it_is_told() {
 async fn io_last(server: &RedisServer) -> EntryId {
     let io = RedisStreamsIo::connect(config(server, Mode::Broadcast)).await.unwrap();
     io.stream_info().await.unwrap().last.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_can_be_read_sent_again_and_thrown_away() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let io = connect(&server, Mode::Group).await;
+        let channel = RpcChannel::open(io.clone()).await.unwrap();
+        // Two that nobody can run: of a method that is not served, and no message at all.
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        older::EchoClient::new(&channel).gone(7).await.unwrap();
+        server.command(&["XADD", "faults", "*", "data", "foreign"]).await;
+        eventually(SOON, "both are given up", async || {
+            io.dead_letters(10).await.unwrap().len() == 2
+        })
+        .await;
+        let letters = io.dead_letters(10).await.unwrap();
+        assert!(
+            letters[0].reason.contains("this server has echo.echo"),
+            "{}",
+            letters[0].reason
+        );
+        assert_eq!(letters[0].attempts, 1);
+        assert!(letters[0].time.elapsed().unwrap() < Duration::from_secs(60));
+        match &letters[0].content {
+            EntryContent::Requests { requests, .. } => assert_eq!(requests[0].method, "echo.gone"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(letters[1].content, EntryContent::Unreadable { .. }));
+        assert_eq!(io.dead_letters(1).await.unwrap(), letters[..1]);
+
+        assert!(io.discard(letters[1].id).await.unwrap());
+        assert!(!io.discard(letters[1].id).await.unwrap());
+        assert!(!io.requeue(EntryId::ZERO).await.unwrap());
+        assert!(io.requeue(letters[0].id).await.unwrap());
+        // It is not served any better now, and comes back with an id of its own.
+        eventually(SOON, "it is given up again", async || {
+            let again = io.dead_letters(10).await.unwrap();
+            again.len() == 1 && again[0].id > letters[0].id && again[0].entry > letters[0].entry
+        })
+        .await;
+    })
+    .await;
 }

@@ -24,6 +24,15 @@ pub(crate) trait Echo {
     async fn note(&self, n: u64);
 }
 
+/// What an older version of the client believes.
+pub(crate) mod older {
+    #[rpc_core::service(name = "echo")]
+    pub(crate) trait Echo {
+        #[rpc(notify)]
+        async fn gone(&self, n: u64);
+    }
+}
+
 /// Shared with the test, which looks in and holds the gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
