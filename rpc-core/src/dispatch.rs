@@ -2,7 +2,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -13,25 +12,23 @@ use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Ledger, Recent, Skipped};
 use crate::handler;
 use crate::id::{CallId, EntryId};
-use crate::io::{ChannelSettings, Outgoing, RpcIo};
+use crate::io::{ChannelSettings, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
 use crate::queue::DropOldest;
 use crate::service::{Method, Reach, Services};
+use crate::settlement::{End, Slot, fault};
 use crate::shared::Alive;
 use crate::stats::Counters;
 
 /// How many broadcast calls are remembered, to recognise repeats.
 const RECENT_CALLS: usize = 4096;
 
-/// How often a full queue may be reported.
-const WARN_INTERVAL: Duration = Duration::from_secs(5);
-
 /// Runs what arrives.
 pub(crate) struct Dispatcher {
-    services: Services,
-    io: Arc<dyn RpcIo>,
-    settings: ChannelSettings,
-    counters: Arc<Counters>,
+    pub(crate) services: Services,
+    pub(crate) io: Arc<dyn RpcIo>,
+    pub(crate) settings: ChannelSettings,
+    pub(crate) counters: Arc<Counters>,
     runtime: Handle,
     state: Mutex<State>,
     /// Signalled when a slot becomes free.
@@ -45,7 +42,7 @@ pub(crate) struct Dispatcher {
     alive: OnceLock<Weak<Alive>>,
 }
 
-struct State {
+pub(crate) struct State {
     /// Read as a worker of a group. Never dropped: the reader takes no more than there is room for.
     work: VecDeque<Job>,
     /// Everything else.
@@ -53,37 +50,17 @@ struct State {
     /// Which of the two is next, when both have something.
     queue_is_next: bool,
     running: usize,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
     recent: Recent,
-    warned: Option<Instant>,
+    /// When a full queue was last reported.
+    pub(crate) warned: Option<Instant>,
 }
 
 /// A request that is to be run.
-struct Job {
-    slot: Slot,
-    request: Request,
-    method: Method,
-}
-
-/// Which request of which delivery something is about.
-#[derive(Clone, Copy)]
-struct Slot {
-    entry: EntryId,
-    index: usize,
-    origin: Origin,
-    call: CallId,
-}
-
-/// How a request ends.
-enum End {
-    /// With an answer, if somebody waits for one.
-    Settle(Option<Reply>),
-    /// Kept for a person to look at, if it came from a group.
-    DeadLetter {
-        reason: String,
-        attempts: u32,
-        reply: Option<Reply>,
-    },
+pub(crate) struct Job {
+    pub(crate) slot: Slot,
+    pub(crate) request: Request,
+    pub(crate) method: Method,
 }
 
 impl Dispatcher {
@@ -122,7 +99,7 @@ impl Dispatcher {
         let _ = self.alive.set(alive);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock, so what it guards is whole even if it is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,66 +191,16 @@ impl Dispatcher {
         self.report_overflow(overflow);
     }
 
-    /// What to tell a caller, or a person who looks at dead letters.
-    fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
-        match kind {
-            FaultKind::MethodNotFound => self.services.not_found(&request.method),
-            FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
-                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
-            }
-            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
-            _ => Fault::new(kind, "it had expired before it could run"),
-        }
-    }
-
-    fn bury(&self, request: &Request, why: Fault) -> End {
-        if request.kind == Kind::Notification {
-            self.counters.failed_notifications.add(1);
-        }
-        tracing::warn!(method = %request.method, attempts = request.attempt, reason = why.message, "a dead letter");
-        End::DeadLetter {
-            reason: why.message.clone(),
-            attempts: request.attempt,
-            reply: (request.kind == Kind::Call).then(|| fault(request.sequence, why)),
-        }
-    }
-
-    /// Tells the callers of what was dropped, unless they have given up or do not wait.
-    fn report_overflow(&self, dropped: Vec<Job>) {
-        if dropped.is_empty() {
-            return;
-        }
-        let total = self.counters.dropped.add(dropped.len() as u64);
-        let now = Instant::now();
-        let warn = {
-            let mut state = self.state();
-            let due = state.warned.is_none_or(|last| now - last >= WARN_INTERVAL);
-            if due {
-                state.warned = Some(now);
-            }
-            due
-        };
-        if warn {
-            tracing::warn!(
-                total,
-                capacity = self.settings.max_queue_size,
-                "the inbound queue is full: the oldest requests are dropped and their callers told"
-            );
-        }
-        for job in dropped {
-            let wanted = job.request.kind == Kind::Call && !job.request.is_expired(now);
-            let reply = wanted.then(|| {
-                let message = format!("the server's queue of {} was full", self.settings.max_queue_size);
-                fault(job.request.sequence, Fault::new(FaultKind::Overloaded, message))
-            });
-            self.settle(job.slot, End::Settle(reply));
-        }
-    }
-
     /// Runs `job` and then whatever waits, until nothing does: the task is the handler slot.
     async fn work(self: Arc<Self>, mut job: Job) {
         loop {
-            self.run(job).await;
+            let (slot, kind) = (job.slot, job.request.kind);
+            if let Err(message) = handler::catch_panics(self.run(job)).await {
+                // The handler has been dropped, and panicked at that: the slot must be given back all the same.
+                let panicked = Fault::new(FaultKind::Panicked, message);
+                let reply = (kind == Kind::Call).then(|| fault(slot.call.sequence, panicked));
+                self.settle(slot, End::Settle(reply));
+            }
             match self.next() {
                 Some(next) => job = next,
                 None => return,
@@ -395,43 +322,6 @@ impl Dispatcher {
         self.stopping.cancel();
     }
 
-    /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.
-    fn abandon(&self, slot: Slot, kind: Kind) {
-        if slot.origin != Origin::Group && kind == Kind::Call {
-            let message = "the server closed before the handler had finished";
-            let closing = Fault::new(FaultKind::Other, message);
-            self.settle(slot, End::Settle(Some(fault(slot.call.sequence, closing))));
-        }
-    }
-
-    fn settle(&self, slot: Slot, end: End) {
-        let last = slot.origin == Origin::Group && self.state().ledger.settle(slot.entry, slot.index);
-        let (caller, acknowledge) = (slot.call.session, last.then_some(slot.entry));
-        match end {
-            End::DeadLetter {
-                reason,
-                attempts,
-                reply,
-            } if slot.origin == Origin::Group => self.io.send(Outgoing::DeadLetter {
-                caller,
-                reply,
-                entry: slot.entry,
-                acknowledge: last,
-                reason,
-                attempts,
-            }),
-            End::Settle(reply) | End::DeadLetter { reply, .. } => {
-                if reply.is_some() || acknowledge.is_some() {
-                    self.io.send(Outgoing::Settle {
-                        caller,
-                        reply,
-                        acknowledge,
-                    });
-                }
-            }
-        }
-    }
-
     /// An acknowledgement is confirmed.
     pub(crate) fn confirmed(&self, entry: EntryId) {
         self.state().ledger.confirm(entry);
@@ -496,13 +386,5 @@ impl Dispatcher {
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = self.state();
         (state.work.len() + state.queue.len(), state.running)
-    }
-}
-
-fn fault(sequence: u64, fault: Fault) -> Reply {
-    Reply {
-        sequence,
-        outcome: Outcome::Fault(fault),
-        handler_time: Duration::ZERO,
     }
 }

@@ -18,7 +18,9 @@ pub(crate) async fn run(method: &Method, cx: Context, arguments: Payload) -> Opt
     let handler = catch_panics(async { method.service.call(method.descriptor, cx.clone(), arguments).await });
     tokio::select! {
         biased;
-        outcome = handler => Some(outcome),
+        outcome = handler => Some(outcome.unwrap_or_else(|message| {
+            Outcome::Fault(Fault::new(FaultKind::Panicked, message))
+        })),
         () = until(deadline) => {
             cx.cancel();
             None
@@ -33,13 +35,14 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn catch_panics(handler: impl Future<Output = Outcome>) -> Outcome {
-    let mut handler = std::pin::pin!(handler);
+/// Polls `future`; a panic in there ends it with the panic's message.
+pub(crate) async fn catch_panics<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = std::pin::pin!(future);
     poll_fn(|cx| {
-        // Unwind safety: a handler that panicked is never polled again.
-        match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(panic) => Poll::Ready(Outcome::Fault(Fault::new(FaultKind::Panicked, message_of(&*panic)))),
+        // Unwind safety: a future that panicked is never polled again.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(message_of(&*panic))),
         }
     })
     .await

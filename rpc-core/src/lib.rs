@@ -34,6 +34,7 @@ mod in_flight;
 mod memory;
 mod queue;
 mod service;
+mod settlement;
 mod shared;
 mod stats;
 

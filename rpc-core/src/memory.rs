@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::IoError;
@@ -40,6 +41,7 @@ struct Member {
     endpoint: Endpoint,
     group: String,
     services: Vec<String>,
+    draining: bool,
 }
 
 #[derive(Clone, Default)]
@@ -150,9 +152,12 @@ impl MemoryIo {
         // Endpoints are told after the lock is released: they may send at once.
         match (target, self.broker.mode) {
             (Target::Session(session), _) => {
+                let member = state.members.get(&session).cloned().ok_or(SendFailure::SessionGone)?;
                 drop(state);
-                let endpoint = self.broker.member(session).ok_or(SendFailure::SessionGone)?;
-                endpoint.deliver(delivery);
+                if member.draining {
+                    return Err(SendFailure::Overloaded("the session is closing".to_owned()));
+                }
+                member.endpoint.deliver(delivery);
             }
             (Target::Stream, Mode::Broadcast) => {
                 delivery.origin = Origin::Broadcast;
@@ -169,11 +174,11 @@ impl MemoryIo {
             }
             (Target::Stream, Mode::Group) => {
                 delivery.origin = Origin::Group;
-                let queues = || state.groups.values().map(|group| lock(&group.waiting).len());
-                if queues()
-                    .chain([state.unclaimed.len()])
-                    .any(|waiting| waiting >= MAX_BACKLOG)
-                {
+                let has_room = |waiting: &mut VecDeque<Delivery>| {
+                    waiting.len() < MAX_BACKLOG || forget_expired(waiting) < MAX_BACKLOG
+                };
+                let room = state.groups.values().all(|group| has_room(&mut lock(&group.waiting)));
+                if !room || !has_room(&mut state.unclaimed) {
                     return Err(SendFailure::Overloaded(format!(
                         "{MAX_BACKLOG} requests wait for a group already"
                     )));
@@ -195,6 +200,7 @@ impl MemoryIo {
 /// Hands the requests of a group to one worker, as many as it has room for.
 async fn work(group: Group, endpoint: Endpoint) {
     loop {
+        let arrived = group.arrived.notified();
         let mut room = endpoint.room().await;
         while room > 0 {
             let Some(delivery) = lock(&group.waiting).pop_front() else {
@@ -203,13 +209,21 @@ async fn work(group: Group, endpoint: Endpoint) {
             room = room.saturating_sub(delivery.requests.len());
             endpoint.deliver(delivery);
         }
-        if lock(&group.waiting).is_empty() {
-            group.arrived.notified().await;
-            // Another worker may have room for what this one leaves.
+        let left = !lock(&group.waiting).is_empty();
+        if left {
+            // For another worker, which may have room; this one looks again when it has some itself.
             group.arrived.notify_one();
-            tokio::task::yield_now().await;
+        } else {
+            arrived.await;
         }
     }
+}
+
+/// Drops what nobody waits for any more; returns how much is left.
+fn forget_expired(waiting: &mut VecDeque<Delivery>) -> usize {
+    let now = Instant::now();
+    waiting.retain(|delivery| !delivery.requests.iter().all(|request| request.is_expired(now)));
+    waiting.len()
 }
 
 #[async_trait]
@@ -232,6 +246,7 @@ impl RpcIo for MemoryIo {
             endpoint: endpoint.clone(),
             group: self.group.clone(),
             services: services.iter().map(|service| service.name().to_owned()).collect(),
+            draining: false,
         };
         state.members.insert(self.session, member);
         if services.is_empty() || self.broker.mode == Mode::Broadcast {
@@ -243,7 +258,9 @@ impl RpcIo for MemoryIo {
         lock(&group.waiting).extend(unclaimed);
         let (reading, done) = (self.reading.clone(), self.reader_done.clone());
         tokio::spawn(async move {
-            reading.run_until_cancelled(work(group, endpoint)).await;
+            reading.run_until_cancelled(work(group.clone(), endpoint)).await;
+            // What it was notified of, another worker must hear.
+            group.arrived.notify_one();
             done.cancel();
         });
         Ok(())
@@ -314,6 +331,7 @@ impl RpcIo for MemoryIo {
         // A subscriber is fed by whoever sends; without services it gets nothing more.
         if let Some(member) = self.broker.state().members.get_mut(&self.session) {
             member.services.clear();
+            member.draining = true;
         }
         self.reading.cancel();
         self.reader_done.cancelled().await;
@@ -328,5 +346,43 @@ impl RpcIo for MemoryIo {
         // Dropped after the lock is released: with it may go the last handle of another channel.
         let member = self.broker.state().members.remove(&self.session);
         drop(member);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::RpcChannel;
+    use crate::codec::Payload;
+    use crate::context::Context;
+    use crate::message::Outcome;
+    use crate::service::{HandlerFuture, MethodDescriptor, Service};
+    use crate::{CallError, Caller};
+
+    static METHODS: [MethodDescriptor; 1] = [MethodDescriptor::new("unit.call")];
+    static UNIT: ServiceDescriptor = ServiceDescriptor::new("unit", "", &METHODS);
+
+    struct Unit;
+
+    impl Service for Unit {
+        fn descriptor(&self) -> &'static ServiceDescriptor {
+            &UNIT
+        }
+
+        fn call(&self, _: &'static MethodDescriptor, _: Context, _: Payload) -> HandlerFuture {
+            Box::pin(async { Outcome::Returned(Payload::empty()) })
+        }
+    }
+
+    /// A paused clock advances only when every task waits: with a worker that spins, this would never end.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_worker_waits() {
+        let broker = MemoryBroker::new(Mode::Group);
+        let builder = RpcChannel::builder(broker.connect()).serve(Unit);
+        let _worker = builder.unwrap().start().await.unwrap();
+        let client = RpcChannel::open(broker.connect()).await.unwrap();
+        let call: Result<(), CallError> = Caller::from(&client).call(&METHODS[0], &()).await;
+        assert_eq!(call, Ok(()));
+        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
     }
 }

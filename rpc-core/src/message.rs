@@ -193,6 +193,8 @@ pub enum FaultKind {
     Panicked,
     /// The worker that ran the call died, and no other one may or can run it again.
     WorkerLost,
+    /// The server closed before the handler had finished.
+    Closing,
     /// The result has no form in the call's codec.
     BadResult,
     /// Something that this build has no name for: the server is newer.
@@ -200,12 +202,13 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::MethodNotFound,
         Self::BadArguments,
         Self::Overloaded,
         Self::Panicked,
         Self::WorkerLost,
+        Self::Closing,
         Self::BadResult,
         Self::Other,
     ];
@@ -219,6 +222,7 @@ impl FaultKind {
             Self::Overloaded => "overloaded",
             Self::Panicked => "panicked",
             Self::WorkerLost => "worker-lost",
+            Self::Closing => "closing",
             Self::BadResult => "bad-result",
             Self::Other => "other",
         }
@@ -233,10 +237,12 @@ impl FaultKind {
             .unwrap_or(Self::Other)
     }
 
-    /// Whether the server declined before it ran anything, so that in broadcast another subscriber's answer counts
-    /// more.
+    /// Whether the server has nothing to answer, so that in broadcast another subscriber's answer counts more.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::Overloaded | Self::BadArguments | Self::MethodNotFound)
+        matches!(
+            self,
+            Self::Overloaded | Self::BadArguments | Self::MethodNotFound | Self::Closing
+        )
     }
 }

@@ -6,17 +6,23 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Dispatcher;
 use crate::error::CallError;
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
-use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
-use crate::message::{Kind, Outcome, Reply, Request, Target};
+use crate::io::{ChannelSettings, Mode, Outgoing, Peer, RpcIo};
+use crate::message::{FaultKind, Kind, Outcome, Reply, Request, Target};
 use crate::service::service_of;
 use crate::stats::Counters;
+
+/// How long handlers have to be dropped.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long refusals are collected before the registry is asked: under overload they come by the hundred.
+const JUDGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How soon the registry is asked again while refused broadcast calls wait for an answer.
 const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,11 +64,7 @@ impl Shared {
     pub(crate) fn reply(&self, from: SessionId, reply: Reply) {
         let Reply { sequence, outcome, .. } = reply;
         let refusal = match outcome {
-            Outcome::Fault(fault)
-                if fault.kind.is_refusal()
-                    && self.io.mode() == Mode::Broadcast
-                    && self.in_flight.went_to_stream(sequence) =>
-            {
+            Outcome::Fault(fault) if self.may_be_outdone(fault.kind) && self.in_flight.went_to_stream(sequence) => {
                 fault
             }
             outcome => {
@@ -85,22 +87,48 @@ impl Shared {
         }
     }
 
-    /// Ends refused broadcast calls as soon as no live subscriber is left that could answer.
+    /// Whether a fault of one server is not the last word on a call to the stream: in broadcast another subscriber may
+    /// answer, and a group that lacks the method may have a neighbour that has it.
+    fn may_be_outdone(&self, fault: FaultKind) -> bool {
+        match self.io.mode() {
+            Mode::Broadcast => fault.is_refusal(),
+            Mode::Group => fault == FaultKind::MethodNotFound,
+        }
+    }
+
+    /// Whether `peer` may still answer a call to `service` that `refused` have declined.
+    fn can_answer(&self, peer: &Peer, peers: &[Peer], service: &str, refused: &[SessionId]) -> bool {
+        if !peer.alive || !peer.services.iter().any(|name| name == service) {
+            return false;
+        }
+        let group = |peer: &Peer| peer.consumer.as_ref().map(|(group, _)| group.clone());
+        match group(peer) {
+            // A subscriber is not sent what it sent itself.
+            None => {
+                let own = peer.session == self.io.session() && !self.settings.receive_own;
+                !own && !refused.contains(&peer.session)
+            }
+            // One worker of each group has the call: if that one has declined, its group has.
+            Some(own) => !peers
+                .iter()
+                .any(|p| refused.contains(&p.session) && group(p).as_ref() == Some(&own)),
+        }
+    }
+
+    /// Ends refused calls as soon as no live server is left that could answer.
     pub(crate) async fn judge_refusals(self: Arc<Self>) {
         loop {
             tokio::select! {
                 () = self.refused.notified() => {}
                 () = self.closed.cancelled() => return,
             }
+            sleep(JUDGE_PAUSE).await;
             // Peers may die or come while calls wait, so one look is not enough.
             while !self.closed.is_cancelled() {
                 let hopeful = match self.io.peers().await {
                     Ok(peers) => self.in_flight.judge(|method, refused| {
                         let service = service_of(method);
-                        peers
-                            .iter()
-                            .filter(|peer| peer.alive && peer.services.iter().any(|name| name == service))
-                            .all(|peer| refused.contains(&peer.session))
+                        !peers.iter().any(|peer| self.can_answer(peer, &peers, service, refused))
                     }),
                     // The connection is down: the calls go on waiting, until their deadline at most.
                     Err(_) => 1,
@@ -123,7 +151,10 @@ impl Shared {
 
     async fn close(self: Arc<Self>) {
         self.dispatcher.stop_retries();
-        self.io.drain().await;
+        // Within the grace, too: calls that wait are not to wait for an IO that is away.
+        if timeout(self.settings.close_grace, self.io.drain()).await.is_err() {
+            tracing::warn!("closing: the IO does not stop reading within the grace period");
+        }
         if timeout(self.settings.close_grace, self.dispatcher.idle())
             .await
             .is_err()
@@ -135,7 +166,8 @@ impl Shared {
                 "closing: the grace period is over, handlers are dropped"
             );
             self.dispatcher.abort();
-            self.dispatcher.idle().await;
+            // A handler that blocks its thread cannot be dropped, and is not waited for.
+            let _ = timeout(ABORT_LIMIT, self.dispatcher.idle()).await;
         }
         self.end();
         self.io.close().await;

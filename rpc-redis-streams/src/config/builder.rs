@@ -47,6 +47,8 @@ pub struct ConfigBuilder {
     concurrency: Option<usize>,
     call_timeout: Option<Duration>,
     close_grace: Option<Duration>,
+    max_deliveries: Option<usize>,
+    retry_backoff: Option<Duration>,
     receive_own: Option<bool>,
     obey_close_signal: Option<bool>,
 }
@@ -87,6 +89,8 @@ options_by_name!(
     concurrency,
     call_timeout,
     close_grace,
+    max_deliveries,
+    retry_backoff,
     receive_own,
     obey_close_signal,
 );
@@ -213,6 +217,22 @@ impl ConfigBuilder {
         self
     }
 
+    /// How often a request of a group is handed to a worker before it becomes a dead letter.
+    ///
+    /// 1 to 1 000 000. Default: 3.
+    pub fn max_deliveries(mut self, deliveries: usize) -> Self {
+        self.max_deliveries = Some(deliveries);
+        self
+    }
+
+    /// How long a failed notification waits before it is tried again; twice as long each further time.
+    ///
+    /// 1 ms to 1 hour. Default: 1 s.
+    pub fn retry_backoff(mut self, pause: Duration) -> Self {
+        self.retry_backoff = Some(pause);
+        self
+    }
+
     /// Whether a broadcast channel also runs what it sent itself.
     ///
     /// In group mode own requests are run like any other, whatever is said here. Default: no.
@@ -319,6 +339,13 @@ impl ConfigBuilder {
         }
         if let Some(grace) = self.close_grace {
             settings.close_grace = checked_time("close_grace", grace, Duration::ZERO, YEAR)?;
+        }
+        if let Some(deliveries) = self.max_deliveries {
+            let deliveries = checked_count("max_deliveries", deliveries)?;
+            settings.max_deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
+        }
+        if let Some(pause) = self.retry_backoff {
+            settings.retry_backoff = checked_time("retry_backoff", pause, MILLISECOND, HOUR)?;
         }
         settings.receive_own = self.receive_own.unwrap_or(settings.receive_own);
         settings.obey_close_signal = self.obey_close_signal.unwrap_or(settings.obey_close_signal);

@@ -173,6 +173,18 @@ impl Config {
         self.settings.call_timeout
     }
 
+    /// How often a request of a group is handed to a worker before it becomes a dead letter.
+    #[must_use]
+    pub fn max_deliveries(&self) -> u32 {
+        self.settings.max_deliveries
+    }
+
+    /// How long a failed notification waits before it is tried again.
+    #[must_use]
+    pub fn retry_backoff(&self) -> Duration {
+        self.settings.retry_backoff
+    }
+
     /// How long closing the channel waits for running handlers.
     #[must_use]
     pub fn close_grace(&self) -> Duration {

@@ -77,6 +77,8 @@ impl Backend for Redis {
             .concurrency(settings.concurrency)
             .call_timeout(settings.call_timeout)
             .close_grace(settings.close_grace)
+            .max_deliveries(settings.max_deliveries as usize)
+            .retry_backoff(settings.retry_backoff)
             .receive_own(settings.receive_own)
             .obey_close_signal(settings.obey_close_signal);
         config = match self.mode {

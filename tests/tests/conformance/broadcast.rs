@@ -139,3 +139,45 @@ pub(crate) async fn a_refusal_does_not_beat_an_answer<B: Backend>() {
         call.await.unwrap().unwrap();
     }
 }
+
+pub(crate) async fn a_subscriber_that_closes_does_not_beat_an_answer<B: Backend>() {
+    let backend = B::start(Mode::Broadcast).await;
+    let (leaving, staying) = (Observed::new("leaving"), Observed::new("staying"));
+    let leaving_channel = backend
+        .serve_with(server(&leaving), |settings| {
+            settings.close_grace = Duration::from_millis(10)
+        })
+        .await;
+    let _staying = backend.serve(server(&staying)).await;
+    let channel = backend.client().await;
+    let call = tokio::spawn(ProbeClient::new(&channel).gated(1));
+    eventually(SOON, "both run it", async || {
+        leaving.running() == 1 && staying.running() == 1
+    })
+    .await;
+    leaving_channel.close().await;
+    eventually(SOON, "the refusal has arrived", async || channel.stats().replies == 1).await;
+    assert!(!call.is_finished());
+    staying.open_gate();
+    assert_eq!(call.await.unwrap().unwrap(), 1);
+}
+
+pub(crate) async fn a_subscriber_does_not_wait_for_its_own_answer<B: Backend>() {
+    let backend = B::start(Mode::Broadcast).await;
+    let full = Observed::new("full");
+    let full_channel = backend
+        .serve_with(server(&full), |settings| {
+            settings.max_queue_size = 1;
+            settings.concurrency = 1;
+        })
+        .await;
+    let caller = backend.serve(server(&Observed::new("caller"))).await;
+    let probe = ProbeClient::new(&caller).with_timeout(Duration::from_secs(100));
+    let calls: Vec<_> = (0..3).map(|n| tokio::spawn(probe.gated(n))).collect();
+    eventually(SOON, "one was dropped", async || full_channel.stats().dropped == 1).await;
+    // Long before the deadline: the only other subscriber has declined.
+    eventually(SOON, "its caller is told", async || {
+        calls.iter().any(|call| call.is_finished())
+    })
+    .await;
+}

@@ -238,3 +238,36 @@ pub(crate) async fn no_more_handlers_run_at_once_than_allowed<B: Backend>() {
     }
     assert_eq!(observed.most_running.load(std::sync::atomic::Ordering::SeqCst), 3);
 }
+
+pub(crate) async fn a_handler_that_panics_when_it_is_dropped_gives_its_slot_back<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let server_channel = backend
+        .serve_with(server(&observed), |settings| settings.concurrency = 1)
+        .await;
+    let probe = ProbeClient::new(&backend.client().await);
+    let hasty = probe.with_timeout(Duration::from_millis(100));
+    assert!(hasty.bomb().await.is_err());
+    assert_eq!(probe.who().await.unwrap(), "one");
+    server_channel.close().await;
+}
+
+pub(crate) async fn a_failed_notification_is_tried_again<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let server_channel = backend
+        .serve_with(server(&observed), |settings| {
+            settings.retry_backoff = Duration::from_millis(10)
+        })
+        .await;
+    let channel = backend.client().await;
+    let probe = ProbeClient::new(&channel);
+    probe.flaky(2).await.unwrap();
+    eventually(SOON, "the third attempt succeeds", async || observed.runs() == 3).await;
+    assert_eq!(server_channel.stats().failed_notifications, 2);
+    // One that never succeeds is given up after as many attempts as are allowed, and the worker carries on.
+    probe.flaky(u64::MAX).await.unwrap();
+    eventually(SOON, "it has been tried three times", async || observed.runs() == 6).await;
+    assert_eq!(probe.who().await.unwrap(), "one");
+    assert_eq!(observed.runs(), 7);
+}

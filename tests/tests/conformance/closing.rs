@@ -100,3 +100,19 @@ pub(crate) async fn services_with_the_same_names_are_refused<B: Backend>() {
     let conflict = builder.serve(server(&Observed::new("two"))).unwrap_err();
     assert!(conflict.to_string().contains("service `probe`"), "{conflict}");
 }
+
+pub(crate) async fn a_handler_that_blocks_its_thread_does_not_hold_up_closing<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let server_channel = backend
+        .serve_with(server(&observed), |settings| {
+            settings.close_grace = Duration::from_millis(50)
+        })
+        .await;
+    let probe = ProbeClient::new(&backend.client().await);
+    let _call = tokio::spawn(probe.block());
+    eventually(SOON, "the handler runs", async || observed.running() == 1).await;
+    tests::within(SOON, server_channel.close()).await;
+    assert_eq!(observed.running(), 1);
+    observed.open_gate();
+}

@@ -6,7 +6,7 @@ use rpc_core::{CallError, ChannelSettings, Mode, RpcChannel};
 use tests::eventually;
 
 use crate::backend::Backend;
-use crate::probe::{Observed, ProbeClient, server};
+use crate::probe::{Observed, ProbeClient, older, other, server};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -151,4 +151,35 @@ pub(crate) async fn a_session_that_is_gone_is_reported<B: Backend>() {
         Err(CallError::SessionGone { session, .. }) => assert_eq!(session, gone.session_id()),
         other => panic!("{other:?}"),
     }
+}
+
+pub(crate) async fn a_group_that_lacks_a_method_does_not_speak_for_one_that_has_it<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("has it");
+    let mut channels = Vec::new();
+    let io = backend.connect_as("first", ChannelSettings::default()).await;
+    let builder = RpcChannel::builder(io).serve(other::OtherServer::new(7)).unwrap();
+    channels.push(builder.start().await.unwrap());
+    let io = backend.connect_as("second", ChannelSettings::default()).await;
+    let builder = RpcChannel::builder(io).serve(server(&observed)).unwrap();
+    channels.push(builder.start().await.unwrap());
+    let channel = backend.client().await;
+    let call = tokio::spawn(ProbeClient::new(&channel).gated(1));
+    eventually(SOON, "the one that has it runs it", async || observed.running() == 1).await;
+    eventually(SOON, "the other one has declined", async || {
+        channel.stats().replies == 1
+    })
+    .await;
+    assert!(!call.is_finished());
+    observed.open_gate();
+    assert_eq!(call.await.unwrap().unwrap(), 1);
+    assert_eq!(other::OtherClient::new(&channel).thing().await.unwrap(), 7);
+    // What nobody has is still told at once.
+    let nothing = older::ProbeClient::new(&channel)
+        .with_timeout(Duration::from_secs(100))
+        .gone();
+    assert!(matches!(
+        tests::within(SOON, nothing).await,
+        Err(CallError::MethodNotFound { .. })
+    ));
 }

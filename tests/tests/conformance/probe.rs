@@ -36,6 +36,13 @@ pub(crate) trait Probe {
     async fn sum(&self, a: i64, b: Option<i64>) -> i64;
     #[rpc(notify)]
     async fn note(&self, n: u64);
+    /// Fails so many times, then succeeds.
+    #[rpc(notify)]
+    async fn flaky(&self, fails: u64) -> Result<(), String>;
+    /// Never ends, and panics when it is dropped.
+    async fn bomb(&self) -> u32;
+    /// Blocks its thread until the test opens the gate.
+    async fn block(&self) -> u32;
     /// Calls the caller back, who calls back, and so on.
     async fn ping_pong(&self, #[ctx] cx: &Context, depth: u32) -> Result<u32, String>;
 }
@@ -47,6 +54,20 @@ pub(crate) mod older {
         async fn sum(&self, a: i64) -> i64;
         async fn echo(&self, number: u32) -> String;
         async fn gone(&self) -> u32;
+    }
+}
+
+/// A service that has nothing to do with the other.
+pub(crate) mod other {
+    #[rpc_core::service]
+    pub(crate) trait Other {
+        async fn thing(&self) -> u32;
+    }
+
+    impl Other for u32 {
+        async fn thing(&self) -> u32 {
+            *self
+        }
     }
 }
 
@@ -158,6 +179,35 @@ impl Probe for Arc<Observed> {
 
     async fn note(&self, n: u64) {
         self.notes.lock().unwrap().push(n);
+    }
+
+    async fn flaky(&self, fails: u64) -> Result<(), String> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        if run <= fails {
+            Err(format!("failure {run}"))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn bomb(&self) -> u32 {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose, in a test");
+            }
+        }
+        let _running = Running::new(self);
+        let _bomb = Bomb;
+        std::future::pending().await
+    }
+
+    async fn block(&self) -> u32 {
+        let _running = Running::new(self);
+        while self.gate.available_permits() == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        0
     }
 
     async fn ping_pong(&self, cx: &Context, depth: u32) -> Result<u32, String> {
