@@ -1,6 +1,6 @@
 //! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::runtime::Handle;
@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::delivery::{Admission, Arrival, Ledger, Recent, Skipped};
+use crate::delivery::{Admission, Arrival, Recent, Skipped};
 use crate::handler;
-use crate::id::{CallId, EntryId};
+use crate::id::{CallId, SessionId};
 use crate::io::{ChannelSettings, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
 use crate::queue::DropOldest;
 use crate::service::{Method, Reach, Services};
-use crate::settlement::{End, Slot, fault};
+use crate::settlement::{End, Settlements, Slot, fault};
 use crate::shared::Alive;
 use crate::stats::Counters;
 
@@ -25,10 +25,11 @@ const RECENT_CALLS: usize = 4096;
 
 /// Runs what arrives.
 pub(crate) struct Dispatcher {
-    pub(crate) services: Services,
-    pub(crate) io: Arc<dyn RpcIo>,
-    pub(crate) settings: ChannelSettings,
-    pub(crate) counters: Arc<Counters>,
+    services: Services,
+    session: SessionId,
+    settings: ChannelSettings,
+    counters: Arc<Counters>,
+    settlements: Settlements,
     runtime: Handle,
     state: Mutex<State>,
     /// Signalled when a slot becomes free.
@@ -42,7 +43,7 @@ pub(crate) struct Dispatcher {
     alive: OnceLock<Weak<Alive>>,
 }
 
-pub(crate) struct State {
+struct State {
     /// Read as a worker of a group. Never dropped: the reader takes no more than there is room for.
     work: VecDeque<Job>,
     /// Everything else.
@@ -50,17 +51,14 @@ pub(crate) struct State {
     /// Which of the two is next, when both have something.
     queue_is_next: bool,
     running: usize,
-    pub(crate) ledger: Ledger,
     recent: Recent,
-    /// When a full queue was last reported.
-    pub(crate) warned: Option<Instant>,
 }
 
 /// A request that is to be run.
-pub(crate) struct Job {
-    pub(crate) slot: Slot,
-    pub(crate) request: Request,
-    pub(crate) method: Method,
+struct Job {
+    slot: Slot,
+    request: Request,
+    method: Method,
 }
 
 impl Dispatcher {
@@ -68,8 +66,9 @@ impl Dispatcher {
         let settings = io.settings();
         Self {
             services,
-            io,
+            session: io.session(),
             settings,
+            settlements: Settlements::new(io, Arc::clone(&counters)),
             counters,
             runtime,
             state: Mutex::new(State {
@@ -77,9 +76,7 @@ impl Dispatcher {
                 queue: DropOldest::new(settings.max_queue_size),
                 queue_is_next: true,
                 running: 0,
-                ledger: Ledger::default(),
                 recent: Recent::new(RECENT_CALLS),
-                warned: None,
             }),
             room: Notify::new(),
             idle: Notify::new(),
@@ -99,23 +96,23 @@ impl Dispatcher {
         let _ = self.alive.set(alive);
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock, so what it guards is whole even if it is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what arrived: runs it, queues it, or settles it.
     pub(crate) fn deliver(self: &Arc<Self>, delivery: Delivery) {
+        if delivery.origin == Origin::Group && !self.settlements.take(delivery.entry, delivery.requests.len()) {
+            return;
+        }
         let now = Instant::now();
         let mut start = Vec::new();
         // Settled after the lock is released: an IO may answer from within `send`.
-        let mut settle = Vec::new();
+        let mut refused = Vec::new();
         let mut overflow = Vec::new();
         {
             let mut state = self.state();
-            if delivery.origin == Origin::Group && !state.ledger.take(delivery.entry, delivery.requests.len()) {
-                return;
-            }
             for (index, request) in delivery.requests.into_iter().enumerate() {
                 let slot = Slot {
                     entry: delivery.entry,
@@ -137,7 +134,7 @@ impl Dispatcher {
                 let facts = Arrival {
                     origin: slot.origin,
                     kind: request.kind,
-                    own: slot.call.session == self.io.session() && !self.settings.receive_own,
+                    own: slot.call.session == self.session && !self.settings.receive_own,
                     expired: request.is_expired(now),
                     served: method.is_some(),
                     at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
@@ -157,38 +154,42 @@ impl Dispatcher {
                         } else if slot.origin == Origin::Group {
                             state.work.push_back(job);
                         } else {
-                            overflow.extend(state.queue.push(job));
+                            overflow.extend(state.queue.push(job).map(|job| (job.slot, job.request)));
                         }
                     }
-                    (Admission::Skip(why), _) => {
-                        if why == Skipped::Expired {
-                            self.counters.expired.add(1);
-                        }
-                        settle.push((slot, End::Settle(None)));
-                    }
-                    (Admission::Refuse(kind), _) => {
-                        self.counters.refused.add(1);
-                        settle.push((
-                            slot,
-                            End::Settle(Some(fault(request.sequence, self.explain(kind, &request)))),
-                        ));
-                    }
-                    (Admission::Bury(kind), _) => {
-                        self.counters.refused.add(1);
-                        settle.push((slot, self.bury(&request, self.explain(kind, &request))));
-                    }
-                    // A method that is not served is never admitted to run.
-                    (Admission::Run, None) => {}
+                    (admission, _) => refused.push((slot, request, admission)),
                 }
             }
         }
         for job in start {
             self.runtime.spawn(Arc::clone(self).work(job));
         }
-        for (slot, end) in settle {
-            self.settle(slot, end);
+        for (slot, request, admission) in refused {
+            self.end_without_running(slot, &request, admission);
         }
-        self.report_overflow(overflow);
+        self.settlements.drop_oldest(&overflow, self.settings.max_queue_size);
+    }
+
+    fn end_without_running(&self, slot: Slot, request: &Request, admission: Admission) {
+        match admission {
+            Admission::Refuse(kind) | Admission::Bury(kind) => {
+                self.counters.refused.add(1);
+                let why = self.explain(kind, request);
+                if let Admission::Bury(_) = admission {
+                    self.settlements.bury(slot, request, why);
+                } else {
+                    self.settlements.refuse(slot, request, why);
+                }
+            }
+            Admission::Skip(why) => {
+                if why == Skipped::Expired {
+                    self.counters.expired.add(1);
+                }
+                self.settlements.settle(slot, End::Settle(None));
+            }
+            // A method that is not served is never admitted to run.
+            Admission::Run => {}
+        }
     }
 
     /// Runs `job` and then whatever waits, until nothing does: the task is the handler slot.
@@ -199,7 +200,7 @@ impl Dispatcher {
                 // The handler has been dropped, and panicked at that: the slot must be given back all the same.
                 let panicked = Fault::new(FaultKind::Panicked, message);
                 let reply = (kind == Kind::Call).then(|| fault(slot.call.sequence, panicked));
-                self.settle(slot, End::Settle(reply));
+                self.settlements.settle(slot, End::Settle(reply));
             }
             match self.next() {
                 Some(next) => job = next,
@@ -232,7 +233,7 @@ impl Dispatcher {
         let started = Instant::now();
         if request.is_expired(started) {
             self.counters.expired.add(1);
-            return self.settle(slot, End::Settle(None));
+            return self.settlements.settle(slot, End::Settle(None));
         }
         self.counters.handled.add(1);
         let attempt = request.attempt;
@@ -255,13 +256,13 @@ impl Dispatcher {
             outcome = handler::run(&method, cx.clone(), request.arguments) => outcome,
             () = self.abort.cancelled() => {
                 cx.cancel();
-                return self.abandon(slot, request.kind);
+                return self.settlements.abandon(slot, request.kind);
             }
         };
         match (outcome, request.kind) {
             (None, _) => {
                 self.counters.expired.add(1);
-                self.settle(slot, End::Settle(None));
+                self.settlements.settle(slot, End::Settle(None));
             }
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
@@ -269,9 +270,9 @@ impl Dispatcher {
                     outcome,
                     handler_time: started.elapsed(),
                 };
-                self.settle(slot, End::Settle(Some(reply)));
+                self.settlements.settle(slot, End::Settle(Some(reply)));
             }
-            (Some(Outcome::Returned(_)), Kind::Notification) => self.settle(slot, End::Settle(None)),
+            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(slot, End::Settle(None)),
             (Some(outcome), Kind::Notification) => {
                 let total = self.counters.failed_notifications.add(1);
                 tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "a notification failed");
@@ -279,7 +280,7 @@ impl Dispatcher {
                     Some(request) if attempt < self.settings.max_deliveries && !method.descriptor.is_at_most_once() => {
                         self.retry(Job { slot, request, method });
                     }
-                    _ => self.settle(
+                    _ => self.settlements.settle(
                         slot,
                         End::DeadLetter {
                             reason: format!("the handler failed: {outcome:?}"),
@@ -322,17 +323,21 @@ impl Dispatcher {
         self.stopping.cancel();
     }
 
-    /// An acknowledgement is confirmed.
-    pub(crate) fn confirmed(&self, entry: EntryId) {
-        self.state().ledger.confirm(entry);
+    /// How the requests of this channel have ended.
+    pub(crate) fn settlements(&self) -> &Settlements {
+        &self.settlements
     }
 
-    pub(crate) fn holds(&self, entry: EntryId) -> bool {
-        self.state().ledger.holds(entry)
-    }
-
-    pub(crate) fn held(&self) -> HashSet<EntryId> {
-        self.state().ledger.entries().collect()
+    /// What to tell a caller, or a person who looks at dead letters.
+    fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
+        match kind {
+            FaultKind::MethodNotFound => self.services.not_found(&request.method),
+            FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
+                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
+            }
+            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
+            _ => Fault::new(kind, "it had expired before it could run"),
+        }
     }
 
     /// Waits until there is room for at least one request; returns for how many.
@@ -376,7 +381,8 @@ impl Dispatcher {
         };
         for job in waiting.into_iter().filter(|job| job.request.kind == Kind::Call) {
             let closing = Fault::new(FaultKind::Overloaded, "the server is closing");
-            self.settle(job.slot, End::Settle(Some(fault(job.request.sequence, closing))));
+            self.settlements
+                .settle(job.slot, End::Settle(Some(fault(job.request.sequence, closing))));
         }
         self.stop_retries();
         self.abort.cancel();

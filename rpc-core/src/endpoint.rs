@@ -67,19 +67,19 @@ impl Endpoint {
 
     /// The acknowledgement of an entry is confirmed.
     pub fn confirmed(&self, entry: EntryId) {
-        self.shared.dispatcher.confirmed(entry);
+        self.shared.dispatcher.settlements().confirmed(entry);
     }
 
     /// Whether the channel holds an entry of its group that is not confirmed.
     #[must_use]
     pub fn holds(&self, entry: EntryId) -> bool {
-        self.shared.dispatcher.holds(entry)
+        self.shared.dispatcher.settlements().holds(entry)
     }
 
     /// The entries of its group that the channel holds.
     #[must_use]
     pub fn held(&self) -> HashSet<EntryId> {
-        self.shared.dispatcher.held()
+        self.shared.dispatcher.settlements().held()
     }
 
     /// Whether somebody still waits for what becomes of a request of this channel. One that nobody waits for need not be

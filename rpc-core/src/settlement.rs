@@ -1,13 +1,16 @@
 //! How requests end: answered, dropped, refused, buried; and how the IO is told.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dispatch::{Dispatcher, Job};
+use crate::delivery::Ledger;
 use crate::id::{CallId, EntryId};
-use crate::io::Outgoing;
+use crate::io::{Outgoing, RpcIo};
 use crate::message::{Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use crate::stats::Counters;
 
 /// How often a full queue may be reported.
 const WARN_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,74 +36,50 @@ pub(crate) enum End {
     },
 }
 
-impl Dispatcher {
-    /// What to tell a caller, or a person who looks at dead letters.
-    pub(crate) fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
-        match kind {
-            FaultKind::MethodNotFound => self.services.not_found(&request.method),
-            FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
-                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
-            }
-            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
-            _ => Fault::new(kind, "it had expired before it could run"),
+/// Ends requests, and knows which entries of the group are held until their end is confirmed.
+pub(crate) struct Settlements {
+    io: Arc<dyn RpcIo>,
+    counters: Arc<Counters>,
+    ledger: Mutex<Ledger>,
+    /// When a full queue was last reported.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Settlements {
+    pub(crate) fn new(io: Arc<dyn RpcIo>, counters: Arc<Counters>) -> Self {
+        Self {
+            io,
+            counters,
+            ledger: Mutex::default(),
+            warned: Mutex::default(),
         }
     }
 
-    pub(crate) fn bury(&self, request: &Request, why: Fault) -> End {
-        if request.kind == Kind::Notification {
-            self.counters.failed_notifications.add(1);
-        }
-        tracing::warn!(method = %request.method, attempts = request.attempt, reason = why.message, "a dead letter");
-        End::DeadLetter {
-            reason: why.message.clone(),
-            attempts: request.attempt,
-            reply: (request.kind == Kind::Call).then(|| fault(request.sequence, why)),
-        }
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // No code that can panic runs under the lock, so what it guards is whole even if it is poisoned.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the callers of what was dropped, unless they have given up or do not wait.
-    pub(crate) fn report_overflow(&self, dropped: Vec<Job>) {
-        if dropped.is_empty() {
-            return;
-        }
-        let total = self.counters.dropped.add(dropped.len() as u64);
-        let now = Instant::now();
-        let warn = {
-            let mut state = self.state();
-            let due = state.warned.is_none_or(|last| now - last >= WARN_INTERVAL);
-            if due {
-                state.warned = Some(now);
-            }
-            due
-        };
-        if warn {
-            tracing::warn!(
-                total,
-                capacity = self.settings.max_queue_size,
-                "the inbound queue is full: the oldest requests are dropped and their callers told"
-            );
-        }
-        for job in dropped {
-            let wanted = job.request.kind == Kind::Call && !job.request.is_expired(now);
-            let reply = wanted.then(|| {
-                let message = format!("the server's queue of {} was full", self.settings.max_queue_size);
-                fault(job.request.sequence, Fault::new(FaultKind::Overloaded, message))
-            });
-            self.settle(job.slot, End::Settle(reply));
-        }
+    /// Takes an entry of the group; false if it is held already.
+    pub(crate) fn take(&self, entry: EntryId, requests: usize) -> bool {
+        self.ledger().take(entry, requests)
     }
 
-    /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.
-    pub(crate) fn abandon(&self, slot: Slot, kind: Kind) {
-        if slot.origin != Origin::Group && kind == Kind::Call {
-            let message = "the server closed before the handler had finished";
-            let closing = Fault::new(FaultKind::Closing, message);
-            self.settle(slot, End::Settle(Some(fault(slot.call.sequence, closing))));
-        }
+    /// An acknowledgement is confirmed.
+    pub(crate) fn confirmed(&self, entry: EntryId) {
+        self.ledger().confirm(entry);
+    }
+
+    pub(crate) fn holds(&self, entry: EntryId) -> bool {
+        self.ledger().holds(entry)
+    }
+
+    pub(crate) fn held(&self) -> HashSet<EntryId> {
+        self.ledger().entries().collect()
     }
 
     pub(crate) fn settle(&self, slot: Slot, end: End) {
-        let last = slot.origin == Origin::Group && self.state().ledger.settle(slot.entry, slot.index);
+        let last = slot.origin == Origin::Group && self.ledger().settle(slot.entry, slot.index);
         let (caller, acknowledge) = (slot.call.session, last.then_some(slot.entry));
         match end {
             End::DeadLetter {
@@ -124,6 +103,64 @@ impl Dispatcher {
                     });
                 }
             }
+        }
+    }
+
+    /// Makes a dead letter of a request that cannot be run; its caller is told.
+    pub(crate) fn bury(&self, slot: Slot, request: &Request, why: Fault) {
+        if request.kind == Kind::Notification {
+            self.counters.failed_notifications.add(1);
+        }
+        tracing::warn!(method = %request.method, attempts = request.attempt, reason = why.message, "a dead letter");
+        let end = End::DeadLetter {
+            reason: why.message.clone(),
+            attempts: request.attempt,
+            reply: (request.kind == Kind::Call).then(|| fault(request.sequence, why)),
+        };
+        self.settle(slot, end);
+    }
+
+    /// Refuses a request that is not run; its caller is told, unless he has given up or does not wait.
+    pub(crate) fn refuse(&self, slot: Slot, request: &Request, why: Fault) {
+        let wanted = request.kind == Kind::Call && !request.is_expired(Instant::now());
+        self.settle(slot, End::Settle(wanted.then(|| fault(request.sequence, why))));
+    }
+
+    /// Refuses what a full queue of `capacity` has dropped.
+    pub(crate) fn drop_oldest(&self, dropped: &[(Slot, Request)], capacity: usize) {
+        if dropped.is_empty() {
+            return;
+        }
+        let total = self.counters.dropped.add(dropped.len() as u64);
+        if self.may_warn() {
+            tracing::warn!(
+                total,
+                capacity,
+                "the inbound queue is full: the oldest requests are dropped and their callers told"
+            );
+        }
+        for (slot, request) in dropped {
+            let message = format!("the server's queue of {capacity} was full");
+            self.refuse(*slot, request, Fault::new(FaultKind::Overloaded, message));
+        }
+    }
+
+    fn may_warn(&self) -> bool {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let due = warned.is_none_or(|last| now - last >= WARN_INTERVAL);
+        if due {
+            *warned = Some(now);
+        }
+        due
+    }
+
+    /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.
+    pub(crate) fn abandon(&self, slot: Slot, kind: Kind) {
+        if slot.origin != Origin::Group && kind == Kind::Call {
+            let message = "the server closed before the handler had finished";
+            let closing = Fault::new(FaultKind::Closing, message);
+            self.settle(slot, End::Settle(Some(fault(slot.call.sequence, closing))));
         }
     }
 }
