@@ -15,8 +15,8 @@ use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inbound;
 use crate::inbox::last_id;
-use crate::io::{Inner, REFUSED_PAUSE, WATCHDOG};
 use crate::outbox::Message;
+use crate::shared::{Shared, REFUSED_PAUSE, WATCHDOG};
 
 /// How many requests one read takes at the most: bounded reads overlap with work.
 const READ_COUNT: usize = 64;
@@ -26,7 +26,7 @@ const PENDING_PAGE: usize = 256;
 
 /// Owns the connection that blocks in XREADGROUP.
 pub(crate) struct GroupReader {
-    io: Arc<Inner>,
+    io: Arc<Shared>,
     endpoint: Endpoint,
     connection: Connection,
     /// When to look for entries that are pending for this consumer and that it does not hold.
@@ -36,7 +36,7 @@ pub(crate) struct GroupReader {
 }
 
 impl GroupReader {
-    pub(crate) fn new(io: Arc<Inner>, endpoint: Endpoint, connection: Connection) -> Self {
+    pub(crate) fn new(io: Arc<Shared>, endpoint: Endpoint, connection: Connection) -> Self {
         Self {
             io,
             endpoint,

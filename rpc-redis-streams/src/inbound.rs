@@ -1,6 +1,5 @@
 //! From an entry to what the channel is told.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rpc_core::io::{Endpoint, Outgoing};
@@ -10,29 +9,15 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::entry::Entry;
-use crate::io::Inner;
 use crate::outbox::Message;
+use crate::shared::Shared;
 use crate::wire::{self, Decoded, Malformed, WireRequest};
-
-/// How far a stream has been read.
-#[derive(Debug, Default)]
-pub(crate) struct Cursor(Mutex<EntryId>);
-
-impl Cursor {
-    pub(crate) fn get(&self) -> EntryId {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set(&self, id: EntryId) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
-    }
-}
 
 /// Tells the channel about an entry of the stream, read as `origin` says.
 ///
 /// `deliveries` is how often the entry has been handed to a consumer, this time included. The requests in it count their
 /// attempts from what they say themselves: an entry that was written again for them starts anew in Redis's count.
-pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
+pub(crate) fn from_stream(io: &Shared, endpoint: &Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
@@ -68,7 +53,7 @@ pub(crate) fn from_stream(io: &Inner, endpoint: &Endpoint, entry: Entry, origin:
 }
 
 /// Tells the channel about an entry of its inbox.
-pub(crate) fn from_inbox(io: &Inner, endpoint: &Endpoint, entry: Entry) {
+pub(crate) fn from_inbox(io: &Shared, endpoint: &Endpoint, entry: Entry) {
     match wire::decode(entry.fields) {
         Ok(Decoded::Replies { from, replies }) => endpoint.reply(from, replies),
         Ok(Decoded::Requests { caller, requests }) if io.draining.is_cancelled() => {
@@ -96,7 +81,7 @@ pub(crate) fn from_inbox(io: &Inner, endpoint: &Endpoint, entry: Entry) {
 }
 
 /// Refuses calls that are written in a codec which this build does not have; false if it is not that, or nobody waits.
-fn refuse_codec(io: &Inner, malformed: &Malformed, acknowledge: Option<EntryId>) -> bool {
+fn refuse_codec(io: &Shared, malformed: &Malformed, acknowledge: Option<EntryId>) -> bool {
     match malformed {
         Malformed::UnknownCodec { caller, calls, .. } if !calls.is_empty() => {
             let fault = Fault::new(FaultKind::BadArguments, malformed.to_string());
@@ -109,7 +94,7 @@ fn refuse_codec(io: &Inner, malformed: &Malformed, acknowledge: Option<EntryId>)
 
 /// Refuses calls that never reach the channel.
 fn refuse(
-    io: &Inner,
+    io: &Shared,
     caller: SessionId,
     calls: impl Iterator<Item = u64>,
     fault: &Fault,
@@ -129,7 +114,7 @@ fn refuse(
 }
 
 /// Tells the channel about an entry of the control stream.
-pub(crate) fn from_control(io: &Inner, endpoint: &Endpoint, entry: Entry) {
+pub(crate) fn from_control(io: &Shared, endpoint: &Endpoint, entry: Entry) {
     if let Ok(Decoded::Close { from }) = wire::decode(entry.fields)
         && from != io.session()
     {

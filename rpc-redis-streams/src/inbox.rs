@@ -12,14 +12,14 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::inbound;
-use crate::io::{Inner, REFUSED_PAUSE, WATCHDOG};
+use crate::shared::{Shared, REFUSED_PAUSE, WATCHDOG};
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
 
 /// Owns the connection that blocks in XREAD.
 pub(crate) struct InboxReader {
-    io: Arc<Inner>,
+    io: Arc<Shared>,
     endpoint: Endpoint,
     connection: Connection,
     /// Read only by channels that serve or obey: the others need not wake up for it.
@@ -30,7 +30,7 @@ pub(crate) struct InboxReader {
 
 impl InboxReader {
     pub(crate) fn new(
-        io: Arc<Inner>,
+        io: Arc<Shared>,
         endpoint: Endpoint,
         connection: Connection,
         control: Option<EntryId>,

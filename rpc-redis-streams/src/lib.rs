@@ -12,6 +12,7 @@
 mod clock;
 mod config;
 mod connection;
+mod cursor;
 mod dead_letters;
 mod entry;
 mod error;
@@ -28,6 +29,7 @@ mod meta;
 mod outbox;
 mod registry;
 mod retention;
+mod shared;
 mod takeover;
 mod wire;
 mod writer;

@@ -12,14 +12,14 @@ use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::heartbeat::{Heartbeat, Pulse};
 use crate::inbox::last_id;
-use crate::io::{Inner, Server};
 use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
+use crate::shared::{Shared, Server};
 use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
 use crate::wire;
 use crate::writer::INBOX_TTL;
 
-impl Inner {
+impl Shared {
     /// Creates the inbox; returns the id from which it is to be read.
     pub(crate) async fn open_inbox(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
         let inbox = self.destination.keys.inbox(self.session());

@@ -12,9 +12,9 @@ use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::flush::{Fate, Flush};
-use crate::io::{Inner, REFUSED_PAUSE};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
+use crate::shared::{Shared, REFUSED_PAUSE};
 
 /// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
 /// or to fork: what is repeated on a new connection may run twice.
@@ -38,7 +38,7 @@ const INBOX_IDLE_TICKS: u32 = 20;
 
 /// Owns the connection that writes.
 pub(crate) struct Writer {
-    io: Arc<Inner>,
+    io: Arc<Shared>,
     endpoint: Endpoint,
     connection: Connection,
     agreement: Agreement,
@@ -52,7 +52,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(io: Arc<Inner>, endpoint: Endpoint, connection: Connection, agreement: Agreement) -> Self {
+    pub(crate) fn new(io: Arc<Shared>, endpoint: Endpoint, connection: Connection, agreement: Agreement) -> Self {
         Self {
             io,
             endpoint,

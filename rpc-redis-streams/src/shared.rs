@@ -1,0 +1,163 @@
+//! What the tasks of one IO share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rpc_core::SessionId;
+use rpc_core::io::Endpoint;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::connection::{Connection, Connector};
+use crate::cursor::Cursor;
+use crate::error::RedisStreamsError;
+use crate::flush::Destination;
+use crate::heartbeat::Heartbeat;
+use crate::keys::Keys;
+use crate::meta::Agreement;
+use crate::outbox::Outbox;
+use crate::registry::Registration;
+use crate::takeover::Estates;
+
+/// How much longer than it may block a read can stay unanswered before its connection counts as dead.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(1);
+
+/// How soon what Redis refused is tried again.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the same kind of trouble is reported.
+const WARN_INTERVAL_MS: u64 = 5_000;
+
+/// One IO, as its tasks see it.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) connector: Connector,
+    pub(crate) destination: Destination,
+    /// As it was found on connecting.
+    pub(crate) agreement: Agreement,
+    pub(crate) outbox: Outbox,
+    pub(crate) clock: Clock,
+    /// How far the inbox has been read.
+    pub(crate) inbox_cursor: Cursor,
+    /// What dead workers have left to be taken over.
+    pub(crate) estates: Arc<Estates>,
+    /// Held while entries that were read are handed to the channel.
+    pub(crate) delivering: Mutex<()>,
+    /// No more requests are to be read.
+    pub(crate) draining: CancellationToken,
+    /// The group's reader has ended.
+    pub(crate) group_drained: CancellationToken,
+    /// Everything ends.
+    pub(crate) stopped: CancellationToken,
+    /// For commands that are not of the hot path; opened when it is first needed.
+    management: tokio::sync::Mutex<Option<Connection>>,
+    /// From `connect` to `open`, which makes it the writer's.
+    pub(crate) first_connection: Mutex<Option<Connection>>,
+    server: Mutex<Option<Server>>,
+    /// While the channel is open: to look which requests are still waited for.
+    endpoint: Mutex<Option<Endpoint>>,
+    pub(crate) opened: AtomicBool,
+    started: Instant,
+    warned_ms: AtomicU64,
+}
+
+/// What only a channel that serves has.
+pub(crate) struct Server {
+    pub(crate) registration: Registration,
+    pub(crate) heartbeat: Heartbeat,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        connector: Connector,
+        keys: Keys,
+        agreement: Agreement,
+        connection: Connection,
+    ) -> Self {
+        Self {
+            destination: Destination {
+                keys,
+                session: config.session_or_fresh(),
+                group: config.group().to_owned(),
+                consumer: config.consumer_or_fresh(),
+            },
+            connector,
+            agreement,
+            outbox: Outbox::default(),
+            clock: Clock::new(),
+            inbox_cursor: Cursor::default(),
+            estates: Arc::default(),
+            delivering: Mutex::new(()),
+            draining: CancellationToken::new(),
+            group_drained: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            management: tokio::sync::Mutex::new(None),
+            first_connection: Mutex::new(Some(connection)),
+            server: Mutex::new(None),
+            endpoint: Mutex::new(None),
+            opened: AtomicBool::new(false),
+            started: Instant::now(),
+            warned_ms: AtomicU64::new(0),
+            config,
+        }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.destination.session
+    }
+
+    /// Runs `command` on the connection for management, which is opened when it is needed and dropped when it fails.
+    pub(crate) async fn manage<T>(
+        &self,
+        command: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisStreamsError>,
+    ) -> Result<T, RedisStreamsError> {
+        let mut slot = self.management.lock().await;
+        // Taken out while in use: whoever is cancelled in here leaves none behind that could give his answer to another.
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => self.connector.connect().await?,
+        };
+        let result = command(&mut connection).await;
+        if !matches!(
+            result,
+            Err(RedisStreamsError::Command { .. } | RedisStreamsError::Timeout { .. })
+        ) {
+            *slot = Some(connection);
+        }
+        result
+    }
+
+    /// Reports trouble that may come by the thousand, at most every few seconds.
+    pub(crate) fn warn_rarely(&self, what: &str, why: &str) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) + WARN_INTERVAL_MS;
+        let last = self.warned_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(last) >= WARN_INTERVAL_MS;
+        if due
+            && self
+                .warned_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            tracing::warn!(stream = self.destination.keys.requests, why, "{what}");
+        }
+    }
+
+    pub(crate) fn server(&self) -> MutexGuard<'_, Option<Server>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn endpoint(&self) -> MutexGuard<'_, Option<Endpoint>> {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets requests that nobody waits for any more: while Redis is away, they would pile up.
+    pub(crate) fn purge_outbox(&self) {
+        if let Some(endpoint) = self.endpoint().clone() {
+            self.outbox
+                .forget_unless(|request| endpoint.is_waiting(request.sequence));
+        }
+    }
+}
