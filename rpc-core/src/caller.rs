@@ -2,25 +2,21 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::arguments::{self, EncodeArguments};
-use crate::codec::{Codec, CodecError, Payload};
-use crate::context::Context;
+use crate::codec::{Codec, Payload};
+use crate::descriptor::MethodDescriptor;
 use crate::error::CallError;
-use crate::handler;
-use crate::id::{CallId, SessionId};
 use crate::in_flight::Ending;
 use crate::message::{Headers, Kind, Outcome, Request, Target};
-use crate::service::{MethodDescriptor, Reach, Service, Services};
-use crate::shared::Alive;
 
 /// Where calls go and how: a stream, one session, or a service in this process. A cheap clone.
 ///
@@ -28,19 +24,48 @@ use crate::shared::Alive;
 /// `CalculatorClient::new(CalculatorServer::new(service))`.
 #[derive(Clone)]
 pub struct Caller {
-    route: Route,
+    /// `None` for a channel that nobody holds any more.
+    route: Option<Arc<dyn Route>>,
+    target: Target,
     timeout: Timeout,
     /// What calls may not outlast, whatever their timeout.
     deadline: Option<Instant>,
     headers: Headers,
 }
 
-#[derive(Clone)]
-enum Route {
-    Channel(Arc<Alive>, Target),
-    InProcess(Arc<Services>),
-    /// To a channel that nobody holds any more.
-    Closed,
+/// What carries calls out.
+pub(crate) trait Route: Send + Sync {
+    /// Makes a call and waits for its end.
+    fn call(self: Arc<Self>, target: Target, draft: Draft) -> Pin<Box<dyn Future<Output = Ending> + Send>>;
+}
+
+/// A request before it is sent.
+pub(crate) struct Draft {
+    pub(crate) method: &'static MethodDescriptor,
+    pub(crate) kind: Kind,
+    timeout: Timeout,
+    deadline: Option<Instant>,
+    headers: Headers,
+    arguments: Payload,
+}
+
+impl Draft {
+    /// The request, as number `sequence` of its session.
+    pub(crate) fn into_request(self, sequence: u64, started: Instant, default_timeout: Duration) -> Request {
+        let timeout = self.timeout.resolve(self.method, self.kind, default_timeout);
+        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        Request {
+            sequence,
+            kind: self.kind,
+            method: self.method.name().into(),
+            // The earlier of the two that are set.
+            deadline: deadline.into_iter().chain(self.deadline).min(),
+            attempt: 1,
+            at_most_once: self.method.is_at_most_once(),
+            headers: self.headers,
+            arguments: self.arguments,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,29 +76,23 @@ enum Timeout {
     Never,
 }
 
+impl Timeout {
+    /// `None` for never: only when asked for, and for notifications, which nobody waits for.
+    fn resolve(self, method: &MethodDescriptor, kind: Kind, default: Duration) -> Option<Duration> {
+        match (self, kind) {
+            (Self::After(timeout), _) => Some(timeout),
+            (Self::Never, _) => None,
+            (Self::Default, Kind::Call) => Some(method.timeout().unwrap_or(default)),
+            (Self::Default, Kind::Notification) => method.timeout(),
+        }
+    }
+}
+
 impl Caller {
-    pub(crate) fn channel(alive: Arc<Alive>, target: Target) -> Self {
-        Self::by(Route::Channel(alive, target))
-    }
-
-    pub(crate) fn closed() -> Self {
-        Self::by(Route::Closed)
-    }
-
-    /// Calls `service` in this process, without any IO: for tests of a service and of what uses its client.
-    ///
-    /// Arguments and results are encoded and decoded as on a wire. A panic ends the call as it would remotely.
-    #[must_use]
-    pub fn in_process(service: Arc<dyn Service>) -> Self {
-        let mut services = Services::default();
-        // The first service of a table meets no names that it could conflict with.
-        let _ = services.add(service, Reach::Stream);
-        Self::by(Route::InProcess(Arc::new(services)))
-    }
-
-    fn by(route: Route) -> Self {
+    pub(crate) fn new(route: Option<Arc<dyn Route>>, target: Target) -> Self {
         Self {
             route,
+            target,
             timeout: Timeout::Default,
             deadline: None,
             headers: Headers::new(),
@@ -154,61 +173,37 @@ impl Caller {
         arguments: &A,
         read: fn(&'static str, Outcome) -> Result<T, CallError<E>>,
     ) -> Call<T, E> {
+        let name = method.name();
         // Encoded now, in the caller's task, while the arguments are borrowed; sent at the first poll.
         let arguments = arguments::encode(Codec::default(), arguments);
-        let caller = self.clone();
+        let pending = match (arguments, &self.route) {
+            (Ok(arguments), Some(route)) => {
+                let draft = Draft {
+                    method,
+                    kind,
+                    timeout: self.timeout,
+                    deadline: self.deadline,
+                    headers: self.headers.clone(),
+                    arguments,
+                };
+                Arc::clone(route).call(self.target, draft)
+            }
+            (Ok(_), None) => failed(CallError::Closed { method: name }),
+            (Err(error), _) => failed(CallError::BadArguments {
+                method: name,
+                reason: error.to_string(),
+            }),
+        };
         Call {
-            method: method.name(),
-            pending: Box::pin(async move { caller.run(method, kind, arguments).await }),
+            method: name,
+            pending,
             read,
         }
     }
+}
 
-    async fn run(
-        self,
-        method: &'static MethodDescriptor,
-        kind: Kind,
-        arguments: Result<Payload, CodecError>,
-    ) -> Ending {
-        let name = method.name();
-        let arguments = arguments.map_err(|error| CallError::BadArguments {
-            method: name,
-            reason: error.to_string(),
-        })?;
-        let request = |started: Instant, default_timeout, sequence| {
-            let timeout = self.timeout_of(method, kind, default_timeout);
-            let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
-            Request {
-                sequence,
-                kind,
-                method: name.into(),
-                // The earlier of the two that are set.
-                deadline: deadline.into_iter().chain(self.deadline).min(),
-                attempt: 1,
-                headers: self.headers.clone(),
-                arguments,
-                at_most_once: method.is_at_most_once(),
-            }
-        };
-        match &self.route {
-            Route::Channel(alive, target) => alive.call(name, kind, *target, request).await,
-            Route::InProcess(services) => {
-                let started = Instant::now();
-                in_process(services, started, request(started, crate::DEFAULT_CALL_TIMEOUT, 1)).await
-            }
-            Route::Closed => Err(CallError::Closed { method: name }),
-        }
-    }
-
-    /// `None` for never: only when asked for, and for notifications, which nobody waits for.
-    fn timeout_of(&self, method: &MethodDescriptor, kind: Kind, default: Duration) -> Option<Duration> {
-        match (self.timeout, kind) {
-            (Timeout::After(timeout), _) => Some(timeout),
-            (Timeout::Never, _) => None,
-            (Timeout::Default, Kind::Call) => Some(method.timeout().unwrap_or(default)),
-            (Timeout::Default, Kind::Notification) => method.timeout(),
-        }
-    }
+fn failed(error: CallError) -> Pin<Box<dyn Future<Output = Ending> + Send>> {
+    Box::pin(ready(Err(error)))
 }
 
 fn read<T: DeserializeOwned, E>(method: &'static str, payload: &Payload) -> Result<T, CallError<E>> {
@@ -218,42 +213,11 @@ fn read<T: DeserializeOwned, E>(method: &'static str, payload: &Payload) -> Resu
     })
 }
 
-async fn in_process(services: &Services, started: Instant, request: Request) -> Ending {
-    let Some(method) = services.find(&request.method, Reach::Stream) else {
-        return Ok(Outcome::Fault(services.not_found(&request.method)));
-    };
-    let name = method.descriptor.name();
-    let call = CallId {
-        session: SessionId::generate(),
-        sequence: request.sequence,
-    };
-    let cx = Context::new(
-        call,
-        name,
-        request.headers,
-        request.deadline,
-        request.attempt,
-        Weak::new(),
-    );
-    let handler = handler::run(method, cx, request.arguments);
-    match handler.await {
-        Some(outcome) => Ok(outcome),
-        None => Err(CallError::DeadlineExceeded {
-            method: name,
-            timeout: request.deadline.map_or(Duration::MAX, |deadline| deadline - started),
-        }),
-    }
-}
-
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route: &dyn fmt::Debug = match &self.route {
-            Route::Channel(_, target) => target,
-            Route::InProcess(services) => services,
-            Route::Closed => &"closed",
-        };
         f.debug_struct("Caller")
-            .field("route", route)
+            .field("target", &self.target)
+            .field("closed", &self.route.is_none())
             .field("timeout", &self.timeout)
             .field("headers", &self.headers)
             .finish()
@@ -273,8 +237,10 @@ pub struct Call<T, E = Infallible> {
 impl<T, E> Future for Call<T, E> {
     type Output = Result<T, CallError<E>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let ending = ready!(self.pending.as_mut().poll(cx));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(ending) = self.pending.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
         Poll::Ready(match ending {
             Ok(outcome) => (self.read)(self.method, outcome),
             Err(error) => Err(error.widen()),

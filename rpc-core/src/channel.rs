@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Route};
 use crate::dispatch::Dispatcher;
 use crate::error::IoError;
 use crate::id::SessionId;
-use crate::io::{Endpoint, Outgoing, Peer, RpcIo};
+use crate::io::{Outgoing, Peer, RpcIo};
 use crate::message::Target;
 use crate::service::{Reach, Service, ServiceConflict, Services};
 use crate::shared::{Alive, Shared};
@@ -85,7 +85,7 @@ impl RpcChannel {
     /// Calls the services of one session, through its inbox, and nobody else's.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Caller {
-        Caller::channel(Arc::clone(&self.alive), Target::Session(id))
+        Caller::new(Some(self.alive.clone()), Target::Session(id))
     }
 
     /// The servers that are registered under the stream.
@@ -154,7 +154,7 @@ impl fmt::Debug for RpcChannel {
 /// Calls go to the stream: to one worker of a group, or to every subscriber.
 impl From<&RpcChannel> for Caller {
     fn from(channel: &RpcChannel) -> Self {
-        Self::channel(Arc::clone(&channel.alive), Target::Stream)
+        Self::new(Some(channel.alive.clone()), Target::Stream)
     }
 }
 
@@ -207,9 +207,11 @@ impl ChannelBuilder {
         let alive = Arc::new(Alive {
             shared: Arc::clone(&shared),
         });
-        shared.dispatcher.set_alive(Arc::downgrade(&alive));
-        let endpoint = Endpoint::new(Arc::clone(&shared));
-        io.open(endpoint, &shared.dispatcher.services().on_stream()).await?;
+        let channel: Arc<dyn Route> = alive.clone();
+        shared.dispatcher.set_channel(Arc::downgrade(&channel));
+        drop(channel);
+        io.open(shared.clone(), &shared.dispatcher.services().on_stream())
+            .await?;
         shared.runtime.spawn(Arc::clone(&shared).judge_refusals());
         Ok(RpcChannel { alive })
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Route};
 use crate::id::{CallId, SessionId};
 use crate::message::{Headers, Target};
-use crate::shared::Alive;
 
 /// What a handler can know about the call that it runs; a cheap clone.
 ///
@@ -26,8 +25,8 @@ struct Inner {
     headers: Headers,
     deadline: Option<Instant>,
     attempt: u32,
-    /// Not strong: a handler that runs for ever must not keep a channel that nobody wants any more.
-    channel: Weak<Alive>,
+    /// None in process. Not strong: a handler that runs for ever must not keep a channel that nobody wants any more.
+    channel: Option<Weak<dyn Route>>,
     /// Made when somebody asks for it: most handlers don't.
     cancellation: OnceLock<CancellationToken>,
 }
@@ -39,7 +38,7 @@ impl Context {
         headers: Headers,
         deadline: Option<Instant>,
         attempt: u32,
-        channel: Weak<Alive>,
+        channel: Option<Weak<dyn Route>>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -77,10 +76,8 @@ impl Context {
     /// ```
     #[must_use]
     pub fn caller(&self) -> Caller {
-        match self.inner.channel.upgrade() {
-            Some(alive) => Caller::channel(alive, Target::Session(self.session())).until(self.deadline()),
-            None => Caller::closed(),
-        }
+        let target = Target::Session(self.session());
+        Caller::new(self.inner.channel.as_ref().and_then(Weak::upgrade), target).until(self.deadline())
     }
 
     /// The identity of the call; the same at every attempt.

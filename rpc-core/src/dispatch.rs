@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::Route;
 use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent, Skipped};
 use crate::handler;
@@ -17,7 +18,6 @@ use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, R
 use crate::queue::DropOldest;
 use crate::service::{Method, Reach, Services};
 use crate::settlement::{End, Settlements, Slot, fault};
-use crate::shared::Alive;
 use crate::stats::Counters;
 
 /// How many broadcast calls are remembered, to recognise repeats.
@@ -40,7 +40,7 @@ pub(crate) struct Dispatcher {
     stopping: CancellationToken,
     abort: CancellationToken,
     /// For handlers that call back; not strong, or the channel would hold itself.
-    alive: OnceLock<Weak<Alive>>,
+    channel: OnceLock<Weak<dyn Route>>,
 }
 
 struct State {
@@ -82,7 +82,7 @@ impl Dispatcher {
             idle: Notify::new(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
-            alive: OnceLock::new(),
+            channel: OnceLock::new(),
         }
     }
 
@@ -90,10 +90,10 @@ impl Dispatcher {
         &self.services
     }
 
-    /// Lets handlers call back through `alive`.
-    pub(crate) fn set_alive(&self, alive: Weak<Alive>) {
+    /// Lets handlers call back through `channel`.
+    pub(crate) fn set_channel(&self, channel: Weak<dyn Route>) {
         // Set once, by the builder.
-        let _ = self.alive.set(alive);
+        let _ = self.channel.set(channel);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -249,7 +249,7 @@ impl Dispatcher {
             request.headers,
             request.deadline,
             attempt,
-            self.alive.get().cloned().unwrap_or_default(),
+            self.channel.get().cloned(),
         );
         let outcome = tokio::select! {
             biased;

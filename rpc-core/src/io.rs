@@ -4,17 +4,17 @@
 //! [`RpcIo`] only moves messages: it takes [`Outgoing`] ones, hands what arrives to its [`Endpoint`], and says who else
 //! is there. So every IO obeys the same delivery rules.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
 use crate::id::{EntryId, SessionId};
-use crate::message::{Reply, Request, Target};
-use crate::service::ServiceDescriptor;
-
-pub use crate::endpoint::Endpoint;
+use crate::message::{Delivery, Reply, Request, Target};
 
 /// Carries the messages of one channel.
 #[async_trait]
@@ -32,7 +32,7 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     ///
     /// `services` are those that everybody on the stream can call: requests are read from it only if there are any. After this returns, nothing addressed to the session and no
     /// request sent to the stream is missed.
-    async fn open(&self, endpoint: Endpoint, services: &[&'static ServiceDescriptor]) -> Result<(), IoError>;
+    async fn open(&self, endpoint: Arc<dyn Endpoint>, services: &[&'static ServiceDescriptor]) -> Result<(), IoError>;
 
     /// Queues a message; never blocks. What becomes of it is told to the endpoint.
     fn send(&self, message: Outgoing);
@@ -48,6 +48,57 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
 
     /// Ends all tasks at once, because nobody holds the channel any more.
     fn abort(&self);
+}
+
+/// The channel, as its IO sees it.
+///
+/// Nothing here blocks, except for [`Endpoint::room`].
+#[async_trait]
+pub trait Endpoint: fmt::Debug + Send + Sync {
+    /// Waits until there is room for at least one more request of a group; returns for how many. Cancel safe.
+    ///
+    /// Only deliveries of a group need room: the others make room by dropping the oldest.
+    async fn room(&self) -> usize;
+
+    /// Requests have arrived.
+    fn deliver(&self, delivery: Delivery);
+
+    /// Replies of the channel with session `from` have arrived. Late and repeated ones are counted and ignored.
+    fn reply(&self, from: SessionId, replies: Vec<Reply>);
+
+    /// A notification will be handled: its sender need not wait any longer.
+    fn accepted(&self, sequence: u64);
+
+    /// A request will not be answered.
+    fn failed(&self, sequence: u64, target: Target, failure: SendFailure);
+
+    /// The acknowledgement of an entry is confirmed.
+    fn confirmed(&self, entry: EntryId);
+
+    /// Whether the channel holds an entry of its group that is not confirmed.
+    fn holds(&self, entry: EntryId) -> bool;
+
+    /// The entries of its group that the channel holds.
+    fn held(&self) -> HashSet<EntryId>;
+
+    /// Whether somebody still waits for what becomes of a request of this channel. One that nobody waits for need not be
+    /// sent: it was given up, or has ended as lost.
+    fn is_waiting(&self, sequence: u64) -> bool;
+
+    /// Replies may have been lost: every call up to `last_sent` ends as indeterminate.
+    fn replies_lost(&self, last_sent: u64, reason: &str);
+
+    /// How many calls wait for a reply.
+    fn in_flight(&self) -> usize;
+
+    /// This many requests were gone before they could be read.
+    fn missed(&self, requests: u64);
+
+    /// An entry could not be read as a message.
+    fn malformed(&self);
+
+    /// A peer has signalled the channels of the stream to close; this one does if it is configured to obey.
+    fn close_requested(self: Arc<Self>);
 }
 
 /// How servers read the stream.

@@ -9,11 +9,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
 use crate::id::{EntryId, SessionId};
 use crate::io::{ChannelSettings, Endpoint, Mode, Outgoing, Peer, RpcIo, SendFailure};
 use crate::message::{Delivery, Kind, Origin, Request, Target};
-use crate::service::ServiceDescriptor;
 
 /// How many requests may wait for a group before further ones are refused: memory is finite.
 const MAX_BACKLOG: usize = 100_000;
@@ -38,7 +38,7 @@ struct State {
 
 #[derive(Clone)]
 struct Member {
-    endpoint: Endpoint,
+    endpoint: Arc<dyn Endpoint>,
     group: String,
     services: Vec<String>,
     draining: bool,
@@ -77,7 +77,7 @@ impl MemoryBroker {
         lock(&self.state)
     }
 
-    fn member(&self, session: SessionId) -> Option<Endpoint> {
+    fn member(&self, session: SessionId) -> Option<Arc<dyn Endpoint>> {
         self.state().members.get(&session).map(|member| member.endpoint.clone())
     }
 }
@@ -131,9 +131,9 @@ impl MemoryIo {
         }
     }
 
-    fn tell_self(&self, tell: impl FnOnce(&Endpoint)) {
+    fn tell_self(&self, tell: impl FnOnce(&dyn Endpoint)) {
         if let Some(own) = self.broker.member(self.session) {
-            tell(&own);
+            tell(&*own);
         }
     }
 
@@ -198,7 +198,7 @@ impl MemoryIo {
 }
 
 /// Hands the requests of a group to one worker, as many as it has room for.
-async fn work(group: Group, endpoint: Endpoint) {
+async fn work(group: Group, endpoint: Arc<dyn Endpoint>) {
     loop {
         let arrived = group.arrived.notified();
         let mut room = endpoint.room().await;
@@ -240,7 +240,7 @@ impl RpcIo for MemoryIo {
         self.settings
     }
 
-    async fn open(&self, endpoint: Endpoint, services: &[&'static ServiceDescriptor]) -> Result<(), IoError> {
+    async fn open(&self, endpoint: Arc<dyn Endpoint>, services: &[&'static ServiceDescriptor]) -> Result<(), IoError> {
         let mut state = self.broker.state();
         let member = Member {
             endpoint: endpoint.clone(),
@@ -275,7 +275,7 @@ impl RpcIo for MemoryIo {
                 acknowledge,
             } => {
                 if let (Some(reply), Some(endpoint)) = (reply, self.broker.member(caller)) {
-                    endpoint.reply(self.session, [reply]);
+                    endpoint.reply(self.session, vec![reply]);
                 }
                 if let Some(entry) = acknowledge {
                     self.tell_self(|own| own.confirmed(entry));
@@ -355,8 +355,9 @@ mod tests {
     use crate::channel::RpcChannel;
     use crate::codec::Payload;
     use crate::context::Context;
+    use crate::descriptor::MethodDescriptor;
     use crate::message::Outcome;
-    use crate::service::{HandlerFuture, MethodDescriptor, Service};
+    use crate::service::{HandlerFuture, Service};
     use crate::{CallError, Caller};
 
     static METHODS: [MethodDescriptor; 1] = [MethodDescriptor::new("unit.call")];

@@ -1,5 +1,7 @@
 //! What the handles of a channel, its IO and its handlers share.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,13 +11,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::{Draft, Route};
+use crate::descriptor::service_of;
 use crate::dispatch::Dispatcher;
 use crate::error::CallError;
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
 use crate::io::{ChannelSettings, Mode, Outgoing, Peer, RpcIo};
-use crate::message::{FaultKind, Kind, Outcome, Reply, Request, Target};
-use crate::service::service_of;
+use crate::message::{FaultKind, Kind, Outcome, Reply, Target};
 use crate::stats::Counters;
 
 /// How long handlers have to be dropped.
@@ -60,8 +63,8 @@ impl Shared {
         }
     }
 
-    /// Takes the replies of `from` to the calls that wait for them.
-    pub(crate) fn reply(&self, from: SessionId, reply: Reply) {
+    /// Hands a reply of `from` to the call that waits for it.
+    pub(crate) fn take_reply(&self, from: SessionId, reply: Reply) {
         let Reply { sequence, outcome, .. } = reply;
         let refusal = match outcome {
             Outcome::Fault(fault) if self.may_be_outdone(fault.kind) && self.in_flight.went_to_stream(sequence) => {
@@ -187,17 +190,18 @@ pub(crate) struct Alive {
     pub(crate) shared: Arc<Shared>,
 }
 
+impl Route for Alive {
+    fn call(self: Arc<Self>, target: Target, draft: Draft) -> Pin<Box<dyn Future<Output = Ending> + Send>> {
+        Box::pin(async move { self.make(target, draft).await })
+    }
+}
+
 impl Alive {
     /// Makes a call and waits for its end.
-    pub(crate) async fn call(
-        &self,
-        method: &'static str,
-        kind: Kind,
-        target: Target,
-        request: impl FnOnce(Instant, Duration, u64) -> Request,
-    ) -> Ending {
+    async fn make(&self, target: Target, draft: Draft) -> Ending {
         let shared = &self.shared;
         let started = Instant::now();
+        let (method, kind) = (draft.method.name(), draft.kind);
         let (sequence, ending) = shared.in_flight.open(method, kind, target);
         // Armed before anything is sent, so that a call that is dropped leaves nothing behind.
         let _entry = TableEntry { shared, sequence };
@@ -205,7 +209,7 @@ impl Alive {
         if shared.ended.load(Ordering::SeqCst) {
             return Err(CallError::Closed { method });
         }
-        let request = request(started, shared.settings.call_timeout, sequence);
+        let request = draft.into_request(sequence, started, shared.settings.call_timeout);
         // A notification without a deadline may run any time, but its sender waits only so long for Redis to take it.
         let patience = match kind {
             Kind::Call => request.deadline,

@@ -16,7 +16,7 @@ use crate::error::RedisStreamsError;
 use crate::inbound;
 use crate::inbox::last_id;
 use crate::outbox::Message;
-use crate::shared::{Shared, REFUSED_PAUSE, WATCHDOG};
+use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 
 /// How many requests one read takes at the most: bounded reads overlap with work.
 const READ_COUNT: usize = 64;
@@ -27,7 +27,7 @@ const PENDING_PAGE: usize = 256;
 /// Owns the connection that blocks in XREADGROUP.
 pub(crate) struct GroupReader {
     io: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<dyn Endpoint>,
     connection: Connection,
     /// When to look for entries that are pending for this consumer and that it does not hold.
     look_at: VecDeque<Instant>,
@@ -36,7 +36,7 @@ pub(crate) struct GroupReader {
 }
 
 impl GroupReader {
-    pub(crate) fn new(io: Arc<Shared>, endpoint: Endpoint, connection: Connection) -> Self {
+    pub(crate) fn new(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, connection: Connection) -> Self {
         Self {
             io,
             endpoint,
@@ -113,7 +113,7 @@ impl GroupReader {
     }
 
     fn deliver(&self, entry: Entry, deliveries: u32) {
-        inbound::from_stream(&self.io, &self.endpoint, entry, Origin::Group, deliveries);
+        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, deliveries);
     }
 
     /// Redis has refused to read.

@@ -1,5 +1,6 @@
 //! From an entry to what the channel is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_core::io::{Endpoint, Outgoing};
@@ -17,7 +18,7 @@ use crate::wire::{self, Decoded, Malformed, WireRequest};
 ///
 /// `deliveries` is how often the entry has been handed to a consumer, this time included. The requests in it count their
 /// attempts from what they say themselves: an entry that was written again for them starts anew in Redis's count.
-pub(crate) fn from_stream(io: &Shared, endpoint: &Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
+pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
@@ -53,7 +54,7 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &Endpoint, entry: Entry, origin
 }
 
 /// Tells the channel about an entry of its inbox.
-pub(crate) fn from_inbox(io: &Shared, endpoint: &Endpoint, entry: Entry) {
+pub(crate) fn from_inbox(io: &Shared, endpoint: &dyn Endpoint, entry: Entry) {
     match wire::decode(entry.fields) {
         Ok(Decoded::Replies { from, replies }) => endpoint.reply(from, replies),
         Ok(Decoded::Requests { caller, requests }) if io.draining.is_cancelled() => {
@@ -114,11 +115,11 @@ fn refuse(
 }
 
 /// Tells the channel about an entry of the control stream.
-pub(crate) fn from_control(io: &Shared, endpoint: &Endpoint, entry: Entry) {
+pub(crate) fn from_control(io: &Shared, endpoint: &Arc<dyn Endpoint>, entry: Entry) {
     if let Ok(Decoded::Close { from }) = wire::decode(entry.fields)
         && from != io.session()
     {
-        endpoint.close_requested();
+        Arc::clone(endpoint).close_requested();
     }
 }
 

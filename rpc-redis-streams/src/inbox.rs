@@ -12,7 +12,7 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::inbound;
-use crate::shared::{Shared, REFUSED_PAUSE, WATCHDOG};
+use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
@@ -20,7 +20,7 @@ const READ_COUNT: usize = 64;
 /// Owns the connection that blocks in XREAD.
 pub(crate) struct InboxReader {
     io: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<dyn Endpoint>,
     connection: Connection,
     /// Read only by channels that serve or obey: the others need not wake up for it.
     control: Option<EntryId>,
@@ -31,7 +31,7 @@ pub(crate) struct InboxReader {
 impl InboxReader {
     pub(crate) fn new(
         io: Arc<Shared>,
-        endpoint: Endpoint,
+        endpoint: Arc<dyn Endpoint>,
         connection: Connection,
         control: Option<EntryId>,
         stream: Option<EntryId>,
@@ -100,7 +100,7 @@ impl InboxReader {
     }
 
     fn take(&mut self, answer: Value) {
-        let (io, endpoint) = (&*self.io, &self.endpoint);
+        let (io, endpoint) = (&*self.io, &*self.endpoint);
         let _delivering = io.delivering.lock();
         for (key, entries) in entry::streams(answer) {
             let Some(last) = entries.last().map(|entry| entry.id) else {
@@ -117,7 +117,7 @@ impl InboxReader {
                 self.control = Some(last);
                 entries
                     .into_iter()
-                    .for_each(|entry| inbound::from_control(io, endpoint, entry));
+                    .for_each(|entry| inbound::from_control(io, &self.endpoint, entry));
             } else {
                 io.inbox_cursor.set(last);
                 entries

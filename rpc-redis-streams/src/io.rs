@@ -121,7 +121,7 @@ impl RpcIo for RedisStreamsIo {
         self.inner.config.settings()
     }
 
-    async fn open(&self, endpoint: Endpoint, services: &[&'static ServiceDescriptor]) -> Result<(), IoError> {
+    async fn open(&self, endpoint: Arc<dyn Endpoint>, services: &[&'static ServiceDescriptor]) -> Result<(), IoError> {
         let io = &self.inner;
         if io.opened.swap(true, Ordering::AcqRel) {
             return Err(RedisStreamsError::InUse.into());

@@ -14,7 +14,7 @@ use crate::heartbeat::{Heartbeat, Pulse};
 use crate::inbox::last_id;
 use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
-use crate::shared::{Shared, Server};
+use crate::shared::{Server, Shared};
 use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
 use crate::wire;
 use crate::writer::INBOX_TTL;

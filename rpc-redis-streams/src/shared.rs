@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     pub(crate) first_connection: Mutex<Option<Connection>>,
     server: Mutex<Option<Server>>,
     /// While the channel is open: to look which requests are still waited for.
-    endpoint: Mutex<Option<Endpoint>>,
+    endpoint: Mutex<Option<Arc<dyn Endpoint>>>,
     pub(crate) opened: AtomicBool,
     started: Instant,
     warned_ms: AtomicU64,
@@ -149,7 +149,7 @@ impl Shared {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn endpoint(&self) -> MutexGuard<'_, Option<Endpoint>> {
+    pub(crate) fn endpoint(&self) -> MutexGuard<'_, Option<Arc<dyn Endpoint>>> {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

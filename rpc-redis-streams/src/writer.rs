@@ -14,7 +14,7 @@ use crate::error::RedisStreamsError;
 use crate::flush::{Fate, Flush};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
-use crate::shared::{Shared, REFUSED_PAUSE};
+use crate::shared::{REFUSED_PAUSE, Shared};
 
 /// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
 /// or to fork: what is repeated on a new connection may run twice.
@@ -39,7 +39,7 @@ const INBOX_IDLE_TICKS: u32 = 20;
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     io: Arc<Shared>,
-    endpoint: Endpoint,
+    endpoint: Arc<dyn Endpoint>,
     connection: Connection,
     agreement: Agreement,
     /// Why requests are not written any more: servers have claimed the stream for something else.
@@ -52,7 +52,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(io: Arc<Shared>, endpoint: Endpoint, connection: Connection, agreement: Agreement) -> Self {
+    pub(crate) fn new(
+        io: Arc<Shared>,
+        endpoint: Arc<dyn Endpoint>,
+        connection: Connection,
+        agreement: Agreement,
+    ) -> Self {
         Self {
             io,
             endpoint,
