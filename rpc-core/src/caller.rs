@@ -16,7 +16,7 @@ use crate::codec::{Codec, Payload};
 use crate::descriptor::MethodDescriptor;
 use crate::error::CallError;
 use crate::in_flight::Ending;
-use crate::message::{Headers, Kind, Outcome, Request, Target};
+use crate::message::{Headers, Kind, MAX_HEADERS, Outcome, Request, Target};
 
 /// Where calls go and how: a stream, one session, or a service in this process. A cheap clone.
 ///
@@ -176,7 +176,12 @@ impl Caller {
         let name = method.name();
         // Encoded now, in the caller's task, while the arguments are borrowed; sent at the first poll.
         let arguments = arguments::encode(Codec::default(), arguments);
+        let headers = self.headers.iter().len();
         let pending = match (arguments, &self.route) {
+            (Ok(_), _) if headers > MAX_HEADERS => failed(CallError::BadArguments {
+                method: name,
+                reason: format!("there are {headers} headers, and a call carries {MAX_HEADERS} at the most"),
+            }),
             (Ok(arguments), Some(route)) => {
                 let draft = Draft {
                     method,
@@ -253,5 +258,32 @@ impl<T, E> fmt::Debug for Call<T, E> {
         f.debug_struct("Call")
             .field("method", &self.method)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{METHODS, Script, Unit};
+
+    fn in_process(script: Script) -> Caller {
+        Caller::in_process(Arc::new(Unit::new(script).0))
+    }
+
+    #[tokio::test]
+    async fn too_many_headers_are_refused_before_they_are_sent() {
+        let mut caller = in_process(Script::Fail(0));
+        caller.headers = (0..MAX_HEADERS).map(|n| (n.to_string(), "")).collect();
+        assert_eq!(caller.call(&METHODS[0], &()).await, Ok(()));
+        let error = caller
+            .with_header("more", "")
+            .call::<(), _>(&METHODS[0], &())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, CallError::BadArguments { .. }));
+        assert!(
+            error.to_string().contains("1025 headers, and a call carries 1024"),
+            "{error}"
+        );
     }
 }

@@ -51,6 +51,8 @@ struct State {
     /// Which of the two is next, when both have something.
     queue_is_next: bool,
     running: usize,
+    /// Failed notifications that are to be tried again later.
+    resting: usize,
     recent: Recent,
 }
 
@@ -76,6 +78,7 @@ impl Dispatcher {
                 queue: DropOldest::new(settings.max_queue_size),
                 queue_is_next: true,
                 running: 0,
+                resting: 0,
                 recent: Recent::new(RECENT_CALLS),
             }),
             room: Notify::new(),
@@ -172,6 +175,8 @@ impl Dispatcher {
 
     fn end_without_running(&self, slot: Slot, request: &Request, admission: Admission) {
         match admission {
+            // It had expired: that is the one reason without a name of its own.
+            Admission::Bury(FaultKind::Other) => self.expired(slot, request),
             Admission::Refuse(kind) | Admission::Bury(kind) => {
                 self.counters.refused.add(1);
                 let why = self.explain(kind, request);
@@ -197,10 +202,9 @@ impl Dispatcher {
         loop {
             let (slot, kind) = (job.slot, job.request.kind);
             if let Err(message) = handler::catch_panics(self.run(job)).await {
-                // The handler has been dropped, and panicked at that: the slot must be given back all the same.
-                let panicked = Fault::new(FaultKind::Panicked, message);
-                let reply = (kind == Kind::Call).then(|| fault(slot.call.sequence, panicked));
-                self.settlements.settle(slot, End::Settle(reply));
+                // The handler was dropped at abort, and panicked at that: the slot must be given back all the same.
+                tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
+                self.settlements.abandon(slot, kind);
             }
             match self.next() {
                 Some(next) => job = next,
@@ -232,38 +236,31 @@ impl Dispatcher {
         let Job { slot, request, method } = job;
         let started = Instant::now();
         if request.is_expired(started) {
-            self.counters.expired.add(1);
-            return self.settlements.settle(slot, End::Settle(None));
+            return self.expired(slot, &request);
         }
         self.counters.handled.add(1);
-        let attempt = request.attempt;
-        // Only a worker's notification is tried again: a caller decides for himself, and a subscriber is one of many.
-        let again = (request.kind == Kind::Notification && slot.origin == Origin::Group).then(|| Request {
-            attempt: attempt + 1,
-            ..request.clone()
-        });
+        let (kind, attempt) = (request.kind, request.attempt);
         let name = method.descriptor.name();
         let cx = Context::new(
             slot.call,
             name,
-            request.headers,
+            request.headers.clone(),
             request.deadline,
             attempt,
             self.channel.get().cloned(),
         );
+        let aborted = async {
+            self.abort.cancelled().await;
+            // Before the handler is dropped, which may panic.
+            cx.cancel();
+        };
         let outcome = tokio::select! {
             biased;
-            outcome = handler::run(&method, cx.clone(), request.arguments) => outcome,
-            () = self.abort.cancelled() => {
-                cx.cancel();
-                return self.settlements.abandon(slot, request.kind);
-            }
+            outcome = handler::run(&method, cx.clone(), request.arguments.clone()) => outcome,
+            () = aborted => return self.settlements.abandon(slot, kind),
         };
-        match (outcome, request.kind) {
-            (None, _) => {
-                self.counters.expired.add(1);
-                self.settlements.settle(slot, End::Settle(None));
-            }
+        match (outcome, kind) {
+            (None, _) => self.expired(slot, &request),
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
                     sequence: slot.call.sequence,
@@ -276,21 +273,46 @@ impl Dispatcher {
             (Some(outcome), Kind::Notification) => {
                 let total = self.counters.failed_notifications.add(1);
                 tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "a notification failed");
-                match again {
-                    Some(request) if attempt < self.settings.max_deliveries && !method.descriptor.is_at_most_once() => {
-                        self.retry(Job { slot, request, method });
-                    }
-                    _ => self.settlements.settle(
-                        slot,
-                        End::DeadLetter {
-                            reason: format!("the handler failed: {outcome:?}"),
-                            attempts: attempt,
-                            reply: None,
-                        },
-                    ),
-                }
+                self.failed(Job { slot, request, method }, &outcome);
             }
         }
+    }
+
+    /// The deadline of a request has passed. A notification of the group is kept: nobody waits who could notice.
+    fn expired(&self, slot: Slot, request: &Request) {
+        self.counters.expired.add(1);
+        self.settlements.settle(
+            slot,
+            match request.kind {
+                Kind::Call => End::Settle(None),
+                Kind::Notification => End::DeadLetter {
+                    reason: "its deadline passed before it had run".to_owned(),
+                    attempts: request.attempt,
+                    reply: None,
+                },
+            },
+        );
+    }
+
+    /// A notification has failed. Only a worker's is tried again: a subscriber is one of many.
+    fn failed(self: &Arc<Self>, mut job: Job, outcome: &Outcome) {
+        let attempts = job.request.attempt;
+        let once = job.method.descriptor.is_at_most_once();
+        if job.slot.origin == Origin::Group && !once && attempts < self.settings.max_deliveries {
+            job.request.attempt += 1;
+            return self.retry(job);
+        }
+        let reason = match outcome {
+            Outcome::Fault(fault) => format!("the handler failed: {}: {}", fault.kind.name(), fault.message),
+            // The error itself may hold what does not belong here.
+            _ => "the handler returned an error".to_owned(),
+        };
+        let end = End::DeadLetter {
+            reason,
+            attempts,
+            reply: None,
+        };
+        self.settlements.settle(job.slot, end);
     }
 
     /// Runs a notification again after a while. It waits without a handler slot, and still unacknowledged: when this
@@ -299,9 +321,13 @@ impl Dispatcher {
         let doublings = job.request.attempt.saturating_sub(2).min(16);
         let pause = self.settings.retry_backoff.saturating_mul(1 << doublings);
         let dispatcher = Arc::clone(self);
+        self.state().resting += 1;
         self.runtime.spawn(async move {
             let stopping = dispatcher.stopping.clone();
-            if stopping.run_until_cancelled(sleep(pause)).await.is_some() {
+            let due = stopping.run_until_cancelled(sleep(pause)).await.is_some();
+            dispatcher.state().resting -= 1;
+            dispatcher.room.notify_one();
+            if due {
                 dispatcher.admit_again(job);
             }
         });
@@ -336,7 +362,8 @@ impl Dispatcher {
                 Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
             }
             FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
-            _ => Fault::new(kind, "it had expired before it could run"),
+            // Nothing else is refused or buried for a reason that needs words.
+            _ => Fault::new(kind, "it cannot be run here"),
         }
     }
 
@@ -347,11 +374,13 @@ impl Dispatcher {
         let prefetch = (self.settings.concurrency / 8).min(16);
         loop {
             let freed = self.room.notified();
-            let taken = {
+            let (taken, resting) = {
                 let state = self.state();
-                state.running + state.work.len()
+                (state.running + state.work.len(), state.resting)
             };
             let free = (self.settings.concurrency + prefetch).saturating_sub(taken);
+            // What fails at once must not fill the memory with what is to be tried again.
+            let free = free.min(self.settings.max_queue_size.max(1).saturating_sub(resting));
             if free > 0 {
                 return free;
             }
@@ -374,6 +403,8 @@ impl Dispatcher {
 
     /// Ends all handlers at once, and refuses what waits.
     pub(crate) fn abort(&self) {
+        // First, so that nothing joins what waits while that is refused.
+        self.stop_retries();
         let waiting: Vec<Job> = {
             let mut state = self.state();
             state.work.clear();
@@ -384,13 +415,15 @@ impl Dispatcher {
             self.settlements
                 .settle(job.slot, End::Settle(Some(fault(job.request.sequence, closing))));
         }
-        self.stop_retries();
         self.abort.cancel();
     }
 
     /// How many requests wait, and how many handlers run.
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = self.state();
-        (state.work.len() + state.queue.len(), state.running)
+        (state.work.len() + state.queue.len() + state.resting, state.running)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,17 +15,22 @@ use crate::service::Method;
 /// Runs `method`; `None` if its deadline came first. Its context's token has fired then.
 pub(crate) async fn run(method: &Method, cx: Context, arguments: Payload) -> Option<Outcome> {
     let deadline = cx.deadline();
-    let handler = catch_panics(async { method.service.call(method.descriptor, cx.clone(), arguments).await });
-    tokio::select! {
-        biased;
-        outcome = handler => Some(outcome.unwrap_or_else(|message| {
-            Outcome::Fault(Fault::new(FaultKind::Panicked, message))
-        })),
-        () = until(deadline) => {
-            cx.cancel();
-            None
+    let handler = async { method.service.call(method.descriptor, cx.clone(), arguments).await };
+    let expired = async {
+        until(deadline).await;
+        // Before the handler is dropped, which may panic.
+        cx.cancel();
+    };
+    let limited = async {
+        tokio::select! {
+            biased;
+            outcome = handler => Some(outcome),
+            () = expired => None,
         }
-    }
+    };
+    catch_panics(limited)
+        .await
+        .unwrap_or_else(|message| Some(Outcome::Fault(Fault::new(FaultKind::Panicked, message))))
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -62,3 +62,19 @@ impl InProcess {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::{METHODS, Script, Unit};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_a_dropped_handler_does_not_reach_the_caller() {
+        let unit = Arc::new(Unit::new(Script::Bomb).0);
+        let caller = Caller::in_process(unit).with_timeout(Duration::from_secs(1));
+        let ended: Result<(), CallError> = caller.call(&METHODS[0], &()).await;
+        assert!(matches!(ended, Err(CallError::Panicked { .. })), "{ended:?}");
+    }
+}

@@ -39,6 +39,8 @@ mod service;
 mod settlement;
 mod shared;
 mod stats;
+#[cfg(test)]
+mod testing;
 
 use std::time::Duration;
 

@@ -351,39 +351,44 @@ impl RpcIo for MemoryIo {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
     use super::*;
     use crate::channel::RpcChannel;
-    use crate::codec::Payload;
-    use crate::context::Context;
-    use crate::descriptor::MethodDescriptor;
-    use crate::message::Outcome;
-    use crate::service::{HandlerFuture, Service};
+    use crate::testing::{METHODS, Script, Unit};
     use crate::{CallError, Caller};
 
-    static METHODS: [MethodDescriptor; 1] = [MethodDescriptor::new("unit.call")];
-    static UNIT: ServiceDescriptor = ServiceDescriptor::new("unit", "", &METHODS);
-
-    struct Unit;
-
-    impl Service for Unit {
-        fn descriptor(&self) -> &'static ServiceDescriptor {
-            &UNIT
-        }
-
-        fn call(&self, _: &'static MethodDescriptor, _: Context, _: Payload) -> HandlerFuture {
-            Box::pin(async { Outcome::Returned(Payload::empty()) })
-        }
+    async fn worker(io: MemoryIo) -> RpcChannel {
+        let builder = RpcChannel::builder(io).serve(Unit::new(Script::Fail(0)).0);
+        builder.unwrap().start().await.unwrap()
     }
 
     /// A paused clock advances only when every task waits: with a worker that spins, this would never end.
     #[tokio::test(start_paused = true)]
     async fn an_idle_worker_waits() {
         let broker = MemoryBroker::new(Mode::Group);
-        let builder = RpcChannel::builder(broker.connect()).serve(Unit);
-        let _worker = builder.unwrap().start().await.unwrap();
+        let _worker = worker(broker.connect()).await;
         let client = RpcChannel::open(broker.connect()).await.unwrap();
         let call: Result<(), CallError> = Caller::from(&client).call(&METHODS[0], &()).await;
         assert_eq!(call, Ok(()));
-        tokio::time::sleep(std::time::Duration::from_secs(3600)).await;
+        sleep(Duration::from_secs(3600)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_expired_in_a_group_without_workers_takes_no_room() {
+        let broker = MemoryBroker::new(Mode::Group);
+        let _healthy = worker(broker.connect()).await;
+        worker(broker.connect().in_group("deserted")).await.close().await;
+        let client = RpcChannel::open(broker.connect()).await.unwrap();
+        let caller = Caller::from(&client).with_timeout(Duration::from_secs(1));
+        for _ in 0..MAX_BACKLOG {
+            caller.notify(&METHODS[1], &()).await.unwrap();
+        }
+        let full: Result<(), CallError> = caller.call(&METHODS[0], &()).await;
+        assert!(matches!(full, Err(CallError::Overloaded { .. })), "{full:?}");
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(caller.call(&METHODS[0], &()).await, Ok(()));
     }
 }

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::codec::Payload;
 use crate::id::{EntryId, SessionId};
 
+/// The greatest number of headers that a call carries; a server reads no more.
+pub const MAX_HEADERS: usize = 1024;
+
 /// Names and values that accompany a call, as in HTTP.
 ///
 /// Kept in the order of insertion; few are expected, so look-up is a scan.

@@ -104,8 +104,7 @@ impl Shared {
         if !peer.alive || !peer.services.iter().any(|name| name == service) {
             return false;
         }
-        let group = |peer: &Peer| peer.consumer.as_ref().map(|(group, _)| group.clone());
-        match group(peer) {
+        match group_of(peer) {
             // A subscriber is not sent what it sent itself.
             None => {
                 let own = peer.session == self.io.session() && !self.settings.receive_own;
@@ -114,7 +113,7 @@ impl Shared {
             // One worker of each group has the call: if that one has declined, its group has.
             Some(own) => !peers
                 .iter()
-                .any(|p| refused.contains(&p.session) && group(p).as_ref() == Some(&own)),
+                .any(|p| refused.contains(&p.session) && group_of(p) == Some(own)),
         }
     }
 
@@ -125,9 +124,9 @@ impl Shared {
                 () = self.refused.notified() => {}
                 () = self.closed.cancelled() => return,
             }
-            sleep(JUDGE_PAUSE).await;
             // Peers may die or come while calls wait, so one look is not enough.
             while !self.closed.is_cancelled() {
+                sleep(JUDGE_PAUSE).await;
                 let hopeful = match self.io.peers().await {
                     Ok(peers) => self.in_flight.judge(|method, refused| {
                         let service = service_of(method);
@@ -185,6 +184,10 @@ impl Shared {
     }
 }
 
+fn group_of(peer: &Peer) -> Option<&str> {
+    peer.consumer.as_ref().map(|(group, _)| group.as_str())
+}
+
 /// Held by the handles of a channel: when the last one goes, so does the channel.
 pub(crate) struct Alive {
     pub(crate) shared: Arc<Shared>,
@@ -213,7 +216,9 @@ impl Alive {
         // A notification without a deadline may run any time, but its sender waits only so long for Redis to take it.
         let patience = match kind {
             Kind::Call => request.deadline,
-            Kind::Notification => Some(request.deadline.unwrap_or(started + shared.settings.call_timeout)),
+            Kind::Notification => request
+                .deadline
+                .or_else(|| started.checked_add(shared.settings.call_timeout)),
         };
         shared.counters.calls.add(1);
         shared.io.send(Outgoing::Request { target, request });
@@ -225,10 +230,16 @@ impl Alive {
             Ok(ending) => ending.unwrap_or(Err(CallError::Closed { method })),
             Err(_) => Err(match shared.in_flight.give_up(sequence) {
                 Some(refusal) => CallError::from_fault(method, refusal),
-                None => CallError::DeadlineExceeded {
-                    method,
-                    timeout: patience.map_or(Duration::MAX, |deadline| deadline - started),
-                },
+                None => {
+                    let timeout = patience.map_or(Duration::MAX, |deadline| deadline - started);
+                    match kind {
+                        Kind::Call => CallError::DeadlineExceeded { method, timeout },
+                        Kind::Notification => CallError::Indeterminate {
+                            method,
+                            reason: format!("the notification was not taken within {timeout:?}"),
+                        },
+                    }
+                }
             }),
         }
     }
@@ -254,5 +265,49 @@ struct TableEntry<'a> {
 impl Drop for TableEntry<'_> {
     fn drop(&mut self) {
         self.shared.in_flight.give_up(self.sequence);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Caller;
+    use crate::channel::RpcChannel;
+    use crate::message::Fault;
+    use crate::testing::{METHODS, Noted};
+
+    fn peer() -> Peer {
+        Peer::new(SessionId::generate(), vec!["unit".to_owned()])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_refusals_is_no_flood_of_questions() {
+        let io = Noted::new(Mode::Broadcast, ChannelSettings::default(), vec![peer(), peer()]);
+        let channel = RpcChannel::open(Arc::clone(&io)).await.unwrap();
+        let call = tokio::spawn(Caller::from(&channel).call::<(), _>(&METHODS[0], &()));
+        let endpoint = io.endpoint.get().unwrap();
+        for _ in 0..500 {
+            sleep(Duration::from_millis(1)).await;
+            let outcome = Outcome::Fault(Fault::new(FaultKind::Overloaded, "full"));
+            let reply = Reply {
+                sequence: 1,
+                outcome,
+                handler_time: Duration::ZERO,
+            };
+            endpoint.reply(io.peers[0].session, vec![reply]);
+        }
+        assert!(!call.is_finished());
+        let asked = io.peers_asked.load(Ordering::SeqCst);
+        assert!((1..=30).contains(&asked), "{asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_notification_that_is_not_taken_says_so() {
+        let io = Noted::new(Mode::Group, ChannelSettings::default(), Vec::new());
+        let channel = RpcChannel::open(io).await.unwrap();
+        let error = Caller::from(&channel).notify(&METHODS[1], &()).await.unwrap_err();
+        let text = "unit.note: outcome unknown: the notification was not taken within 30s; \
+                    call again only if it may run twice";
+        assert_eq!(error.to_string(), text);
     }
 }

@@ -16,17 +16,19 @@ pub struct ChannelStats {
     pub handled: u64,
     /// Requests that were dropped because the queue was full.
     pub dropped: u64,
-    /// Requests that were refused: of unknown methods.
+    /// Requests that were not run for a reason other than their deadline or a full queue: their method is unknown, must
+    /// not run twice, or has taken too many workers along.
     pub refused: u64,
     /// Requests that were not run, or not to their end, because their deadline had passed.
     pub expired: u64,
-    /// Notifications whose handler failed or panicked.
+    /// Attempts at notifications that failed or panicked, and notifications that were refused.
     pub failed_notifications: u64,
-    /// Requests that a broadcast subscriber could not read, because they were trimmed before it reconnected.
+    /// Requests that were lost before this channel could run them: those of a group that were deleted while they were
+    /// pending, and those of a broadcast stream that a subscriber could not read before they were trimmed.
     pub missed: u64,
     /// Entries that could not be read as messages.
     pub malformed: u64,
-    /// Requests that wait for a handler now.
+    /// Requests that wait now, for a handler or to be tried again.
     pub queue_length: usize,
     /// Handlers that run now.
     pub running: usize,

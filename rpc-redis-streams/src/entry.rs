@@ -55,7 +55,7 @@ pub(crate) fn list(value: Value) -> Vec<Value> {
 }
 
 /// A flat list of names and values.
-fn pairs(value: Value) -> Vec<(Bytes, Bytes)> {
+pub(crate) fn pairs(value: Value) -> Vec<(Bytes, Bytes)> {
     let mut values = list(value).into_iter().filter_map(bytes);
     std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
 }

@@ -118,13 +118,11 @@ impl Flush {
                     reason,
                     attempts,
                 }) => {
-                    commands.push(add_dead_letter(to, *entry, reason, *attempts));
-                    acknowledged.extend(acknowledge.then_some(*entry));
+                    commands.push(add_dead_letter(to, *entry, *acknowledge, reason, *attempts));
                     pack(&mut replies, *caller, reply.as_ref());
                 }
                 Message::Malformed { entry, reason } => {
-                    commands.push(add_dead_letter(to, *entry, reason, 1));
-                    acknowledged.push(*entry);
+                    commands.push(add_dead_letter(to, *entry, true, reason, 1));
                 }
                 Message::Outgoing(_) => {}
             }
@@ -243,7 +241,8 @@ fn acknowledged(settlement: &Message) -> Option<EntryId> {
     match settlement {
         Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
         Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
-        Message::Outgoing(_) | Message::Malformed { .. } => None,
+        Message::Malformed { entry, .. } => Some(*entry),
+        Message::Outgoing(_) => None,
     }
 }
 
@@ -285,16 +284,19 @@ fn add_request(to: &Destination, max_len: Option<u64>, target: Target, request: 
 }
 
 /// Copies an entry, as it stands in the stream, to the dead letters: with all its fields (as many as Lua can pass on),
-/// behind those that say why. A script, because only Redis has the fields at hand; it runs rarely.
+/// behind those that say why; then acknowledges it, and only then. A script, because only Redis has the fields at hand; it
+/// runs rarely.
 const ADD_DEAD_LETTER: &str = "\
     local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
     local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
     for i, field in ipairs(found[1] and found[1][2] or {}) do \
         if i <= 1000 then letter[#letter + 1] = field end \
     end \
-    return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter))";
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter)) \
+    if ARGV[7] == '1' then redis.call('XACK', KEYS[1], ARGV[6], ARGV[1]) end \
+    return 1";
 
-fn add_dead_letter(to: &Destination, entry: EntryId, reason: &str, attempts: u32) -> Cmd {
+fn add_dead_letter(to: &Destination, entry: EntryId, acknowledge: bool, reason: &str, attempts: u32) -> Cmd {
     let mut command = redis::cmd("EVAL");
     command
         .arg(ADD_DEAD_LETTER)
@@ -306,7 +308,9 @@ fn add_dead_letter(to: &Destination, entry: EntryId, reason: &str, attempts: u32
         .arg(MAX_DEAD)
         .arg(reason)
         .arg(&to.consumer)
-        .arg(attempts);
+        .arg(attempts)
+        .arg(&to.group)
+        .arg(u8::from(acknowledge));
     command
 }
 

@@ -1,6 +1,6 @@
 //! The reader of a consumer group: takes as many requests as there is room for, and no more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::connection::Connection;
 use crate::entry::{self, Entry};
@@ -17,6 +17,7 @@ use crate::inbound;
 use crate::inbox::last_id;
 use crate::outbox::Message;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
+use crate::takeover::{CLAIM, Estate};
 
 /// How many requests one read takes at the most: bounded reads overlap with work.
 const READ_COUNT: usize = 64;
@@ -31,6 +32,9 @@ pub(crate) struct GroupReader {
     connection: Connection,
     /// When to look for entries that are pending for this consumer and that it does not hold.
     look_at: VecDeque<Instant>,
+    /// Whether the pending entries have been looked at once: what is found by then was left by a process of this name that
+    /// has died.
+    inherited: bool,
     /// Entries up to here were handed out before the group was created anew.
     repeats_until: EntryId,
 }
@@ -43,6 +47,7 @@ impl GroupReader {
             connection,
             // A consumer of this very name may have left something behind.
             look_at: VecDeque::from([Instant::now()]),
+            inherited: false,
             repeats_until: EntryId::ZERO,
         }
     }
@@ -55,7 +60,7 @@ impl GroupReader {
             while !io.draining.is_cancelled() {
                 if self.look_at.front().is_some_and(|at| *at <= Instant::now()) {
                     self.look().await;
-                } else if let Some(room) = io.draining.run_until_cancelled(self.endpoint.room()).await {
+                } else if let Some(room) = self.room().await {
                     match self.take_over(room).await {
                         Ok(0) => self.read(room).await,
                         // There may be more to take over, and there is less room.
@@ -67,6 +72,15 @@ impl GroupReader {
         };
         io.stopped.run_until_cancelled(read).await;
         self.io.group_drained.cancel();
+    }
+
+    /// Waits for room; not past the time for the next look, and not when the IO drains.
+    async fn room(&self) -> Option<usize> {
+        let wait = self.io.draining.run_until_cancelled(self.endpoint.room());
+        match self.look_at.front() {
+            Some(at) => timeout_at(*at, wait).await.ok().flatten(),
+            None => wait.await,
+        }
     }
 
     async fn read(&mut self, room: usize) {
@@ -143,6 +157,8 @@ impl GroupReader {
 
     /// Connects again, unless the IO drains meanwhile.
     async fn reconnect(&mut self) {
+        // Client ids start anew with the server: that one may be a stranger's now.
+        self.io.estates.set_reader(0);
         let connected = self.io.connector.reconnect("group reader");
         let Some(connection) = self.io.draining.run_until_cancelled(connected).await else {
             return;
@@ -161,6 +177,7 @@ impl GroupReader {
         match self.take_up_pending().await {
             Ok(()) => {
                 self.look_at.pop_front();
+                self.inherited = true;
             }
             Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.starts_with("NOGROUP") => {
                 self.look_at.pop_front();
@@ -185,58 +202,51 @@ impl GroupReader {
 
     /// Takes over what dead workers have left, as far as there is room; returns how many entries that were.
     ///
-    /// XPENDING of the dead consumer, then XCLAIM with the idle time that such an entry must have: of two rival claimers one
-    /// resets it, and the other gets nothing. Never XAUTOCLAIM, which would take hours-long calls from live workers.
+    /// By a script that asks again whether the owner is dead. Never by XAUTOCLAIM, which would take hours-long calls from
+    /// live workers.
     async fn take_over(&mut self, room: usize) -> Result<usize, RedisStreamsError> {
         let mut taken = 0;
-        for (consumer, min_idle) in self.io.estates.open() {
+        for estate in self.io.estates.open() {
             let room = (room - taken).min(READ_COUNT);
             if room == 0 {
                 break;
             }
-            let to = &self.io.destination;
-            let mut pending = redis::pipe();
-            pending
-                .cmd("XPENDING")
-                .arg(&to.keys.requests)
-                .arg(&to.group)
-                .arg("-")
-                .arg("+");
-            pending.arg(room).arg(&consumer);
-            let answer = self
-                .io
-                .connector
-                .ask(&mut self.connection, "XPENDING", &pending)
-                .await?
-                .pop();
-            let rows = entry::list(answer.unwrap_or_default());
-            let counts: HashMap<EntryId, u32> = rows.into_iter().filter_map(pending_entry).collect();
-            if counts.is_empty() {
+            match self.claim(&estate, room).await {
+                Ok(claimed) => taken += claimed,
+                // The reader's own read finds that out, too, and creates the group anew.
+                Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.contains("NOGROUP") => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn claim(&mut self, estate: &Estate, most: usize) -> Result<usize, RedisStreamsError> {
+        let to = &self.io.destination;
+        let mut claim = redis::pipe();
+        claim.cmd("EVAL").arg(CLAIM).arg(2);
+        claim.arg(&to.keys.requests).arg(to.keys.workers(&to.group));
+        claim.arg(&to.group).arg(&estate.consumer).arg(&to.consumer);
+        claim
+            .arg(estate.min_idle.as_millis() as u64)
+            .arg(most)
+            .arg(&estate.beat);
+        let answer = self
+            .io
+            .connector
+            .ask(&mut self.connection, "EVAL of the take-over", &claim)
+            .await?;
+        let claimed = entry::list(answer.into_iter().next().unwrap_or_default());
+        let mut taken = 0;
+        for (entry, deliveries) in claimed.into_iter().filter_map(claimed_entry) {
+            if entry.fields.is_empty() {
+                // Deleted while it was pending: there is nothing left to run.
+                self.endpoint.missed(1);
                 continue;
             }
-            let mut claim = redis::pipe();
-            claim
-                .cmd("XCLAIM")
-                .arg(&to.keys.requests)
-                .arg(&to.group)
-                .arg(&to.consumer);
-            claim.arg(min_idle.as_millis() as u64);
-            for id in counts.keys() {
-                claim.arg(id.to_string());
-            }
-            let answer = self
-                .io
-                .connector
-                .ask(&mut self.connection, "XCLAIM", &claim)
-                .await?
-                .pop();
-            for entry in entry::entries(answer.unwrap_or_default()) {
-                tracing::info!(entry = %entry.id, from = consumer, "took over a dead worker's entry");
-                // XCLAIM has counted this delivery, too.
-                let deliveries = counts.get(&entry.id).map_or(2, |count| count.saturating_add(1));
-                self.deliver(entry, deliveries);
-                taken += 1;
-            }
+            tracing::info!(entry = %entry.id, from = estate.consumer, "took over a dead worker's entry");
+            self.deliver(entry, deliveries.saturating_add(1));
+            taken += 1;
         }
         Ok(taken)
     }
@@ -283,16 +293,29 @@ impl GroupReader {
     }
 
     async fn take_up(&mut self, id: EntryId, deliveries: u32) -> Result<(), RedisStreamsError> {
-        let mut range = redis::pipe();
-        range
-            .cmd("XRANGE")
-            .arg(&self.io.destination.keys.requests)
-            .arg(id.to_string())
-            .arg(id.to_string());
+        let (to, id_text) = (&self.io.destination, id.to_string());
+        let mut question = redis::pipe();
+        let deliveries = if self.inherited {
+            question
+                .cmd("XRANGE")
+                .arg(&to.keys.requests)
+                .arg(&id_text)
+                .arg(&id_text);
+            deliveries
+        } else {
+            // Left by a process of this name that has died, which is a take-over: it counts as one more delivery.
+            question
+                .cmd("XCLAIM")
+                .arg(&to.keys.requests)
+                .arg(&to.group)
+                .arg(&to.consumer);
+            question.arg(0).arg(&id_text);
+            deliveries.saturating_add(1)
+        };
         let answer = self
             .io
             .connector
-            .ask(&mut self.connection, "XRANGE", &range)
+            .ask(&mut self.connection, "read a pending entry", &question)
             .await?
             .pop();
         match entry::entries(answer.unwrap_or_default()).pop() {
@@ -318,6 +341,14 @@ impl GroupReader {
         let id = answer.ok().as_ref().and_then(entry::number).unwrap_or(0);
         self.io.estates.set_reader(id);
     }
+}
+
+/// A row of the take-over: `[id, deliveries before, [field, value, ...]]`.
+fn claimed_entry(row: Value) -> Option<(Entry, u32)> {
+    let mut parts = entry::list(row).into_iter();
+    let (id, deliveries) = (entry::id(&parts.next()?)?, entry::number(&parts.next()?)?);
+    let fields = entry::pairs(parts.next()?);
+    Some((Entry { id, fields }, u32::try_from(deliveries).unwrap_or(u32::MAX)))
 }
 
 /// A row of XPENDING: `[id, consumer, idle, deliveries]`.

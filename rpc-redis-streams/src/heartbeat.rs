@@ -79,6 +79,7 @@ impl Pulse {
             };
             if let Err(error) = beat {
                 liveness.missed();
+                self.estates.clear();
                 // The writer reports outages; a beat that is missed shows in the registry.
                 tracing::debug!(%error, "a beat was missed");
                 connection = None;

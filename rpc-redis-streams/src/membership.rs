@@ -187,12 +187,16 @@ impl Shared {
                 let workers = to.keys.workers(&to.group);
                 // First said to have left, then removed if nothing is pending: what is, others take over at once.
                 leave.cmd("ZADD").arg(&workers).arg(HANDED_BACK).arg(&to.consumer);
-                leave.cmd("EVAL").arg(REMOVE_DEAD_CONSUMER).arg(2);
-                leave
-                    .arg(&to.keys.requests)
-                    .arg(&workers)
-                    .arg(&to.group)
-                    .arg(&to.consumer);
+                // Unless a read may still be served: then it stays on the list, for others to remove later.
+                if self.group_drained.is_cancelled() {
+                    leave.cmd("EVAL").arg(REMOVE_DEAD_CONSUMER).arg(2);
+                    leave
+                        .arg(&to.keys.requests)
+                        .arg(&workers)
+                        .arg(&to.group)
+                        .arg(&to.consumer)
+                        .arg(HANDED_BACK);
+                }
             }
         }
         leave.cmd("DEL").arg(to.keys.inbox(self.session()));

@@ -58,10 +58,14 @@ impl Outbox {
 
     /// Drops the requests that are not `wanted`.
     pub(crate) fn forget_unless(&self, wanted: impl Fn(&Request) -> bool) {
-        self.state().waiting.retain(|message| match message {
+        let mut state = self.state();
+        state.waiting.retain(|message| match message {
             Message::Outgoing(Outgoing::Request { request, .. }) => wanted(request),
             _ => true,
         });
+        if state.in_hand == 0 && state.waiting.is_empty() {
+            self.idle.notify_waiters();
+        }
     }
 
     /// Waits until there is something to take. Cancel safe.

@@ -15,21 +15,58 @@ use crate::registry::{DEATH, remove_registration, scores};
 /// How long a consumer that never registered (a foreign one, or one that was swept too early) may sit on an entry.
 const FOREIGN_IDLE: Duration = Duration::from_secs(600);
 
+/// What one dead consumer has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Estate {
+    pub(crate) consumer: String,
+    /// Its last beat: if it has beaten since, it lives after all. Empty for one that never registered.
+    pub(crate) beat: String,
+    /// How long an entry must have been idle to be taken.
+    pub(crate) min_idle: Duration,
+}
+
+/// Takes entries over: those that are pending for the dead consumer at this very moment, and only if it has not beaten
+/// since. One step, because XCLAIM does not ask who owns an entry: two rivals would take it from each other.
+///
+/// Returns for each its id, how often it had been delivered before, and its fields; an entry that no longer exists has
+/// none, and is acknowledged.
+pub(crate) const CLAIM: &str = "\
+    local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) or '' \
+    if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {} end \
+    local claimed = {} \
+    for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[5], ARGV[2])) do \
+        if row[3] >= tonumber(ARGV[4]) then \
+            redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, row[1]) \
+            local found = redis.call('XRANGE', KEYS[1], row[1], row[1]) \
+            if found[1] then \
+                claimed[#claimed + 1] = {row[1], row[4], found[1][2]} \
+            else \
+                redis.call('XACK', KEYS[1], ARGV[1], row[1]) \
+                claimed[#claimed + 1] = {row[1], row[4], {}} \
+            end \
+        end \
+    end \
+    return claimed";
+
 /// Between the heartbeat, which knows who is dead, and the reader, which takes over.
 #[derive(Debug, Default)]
 pub(crate) struct Estates {
-    /// Consumers with pending entries, and how long an entry must have been idle to be taken from them.
-    open: Mutex<Vec<(String, Duration)>>,
+    open: Mutex<Vec<Estate>>,
     /// The client id of the connection that blocks in XREADGROUP; zero when not known.
     reader: AtomicU64,
 }
 
 impl Estates {
-    pub(crate) fn open(&self) -> Vec<(String, Duration)> {
+    pub(crate) fn open(&self) -> Vec<Estate> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, open: Vec<(String, Duration)>) {
+    /// Nothing is known of the dead any more: the observer itself may have been cut off.
+    pub(crate) fn clear(&self) {
+        self.set(Vec::new());
+    }
+
+    fn set(&self, open: Vec<Estate>) {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = open;
     }
 
@@ -54,6 +91,8 @@ pub(crate) struct Sweeper {
     /// Since when the dead have been seen without pending entries.
     settled: Vec<(String, Instant)>,
     looked_for_foreign: Option<Instant>,
+    /// Whether the last look found any; then it is looked again at each beat.
+    found_foreign: bool,
 }
 
 impl Sweeper {
@@ -65,6 +104,7 @@ impl Sweeper {
             linger: block_timeout + Duration::from_secs(1),
             settled: Vec::new(),
             looked_for_foreign: None,
+            found_foreign: false,
         }
     }
 
@@ -92,71 +132,89 @@ impl Sweeper {
         let foreign_due = self
             .looked_for_foreign
             .is_none_or(|last| last.elapsed() >= Duration::from_secs(60));
-        if !any_dead && !foreign_due {
+        if !any_dead && !foreign_due && !self.found_foreign {
             self.settled.clear();
-            estates.set(Vec::new());
+            estates.clear();
             return Ok(());
         }
         self.looked_for_foreign = Some(Instant::now());
-        let consumers: Value = redis::cmd("XINFO")
+        let consumers: RedisResult<Value> = redis::cmd("XINFO")
             .arg("CONSUMERS")
             .arg(&self.keys.requests)
             .arg(&self.group)
-            .query(connection)?;
-        let consumers: Vec<Consumer> = entry::list(consumers).into_iter().filter_map(Consumer::read).collect();
+            .query(connection);
+        let consumers: Vec<Consumer> = match consumers {
+            Ok(consumers) => entry::list(consumers).into_iter().filter_map(Consumer::read).collect(),
+            // The stream or the group is gone, and everything in it.
+            Err(error) if error.code().is_some() => Vec::new(),
+            Err(error) => return Err(error),
+        };
 
+        let beat_of = |name: &str| workers.iter().find(|(worker, _)| worker == name).map(|(_, beat)| *beat);
         let mut open = Vec::new();
+        self.found_foreign = false;
         for consumer in consumers.iter().filter(|consumer| consumer.pending > 0) {
-            match dead(&consumer.name) {
-                Some(true) => open.push((consumer.name.clone(), self.min_idle(&workers, &consumer.name))),
-                None if consumer.name != self.own && consumer.idle >= FOREIGN_IDLE => {
-                    open.push((consumer.name.clone(), FOREIGN_IDLE));
+            match (dead(&consumer.name), beat_of(&consumer.name)) {
+                (Some(true), Some(beat)) => open.push(Estate {
+                    consumer: consumer.name.clone(),
+                    beat: beat.to_string(),
+                    // What was handed back may be taken at once.
+                    min_idle: if beat == HANDED_BACK { Duration::ZERO } else { DEATH },
+                }),
+                // Nobody counts as unregistered before this observer has watched for as long as a death takes.
+                (None, None)
+                    if consumer.name != self.own && consumer.idle >= FOREIGN_IDLE && liveness.is_dead(HANDED_BACK) =>
+                {
+                    self.found_foreign = true;
+                    open.push(Estate {
+                        consumer: consumer.name.clone(),
+                        beat: String::new(),
+                        min_idle: FOREIGN_IDLE,
+                    });
                 }
                 _ => {}
             }
         }
-        let idle_dead: Vec<String> = workers
+        let idle_dead: Vec<(String, u64)> = workers
             .iter()
-            .map(|(name, _)| name.clone())
-            .filter(|name| dead(name) == Some(true) && !open.iter().any(|(busy, _)| busy == name))
+            .filter(|(name, _)| dead(name) == Some(true) && !open.iter().any(|estate| estate.consumer == *name))
+            .cloned()
             .collect();
-        self.bury(connection, idle_dead)?;
-        if !open.is_empty()
-            && let Some(reader) = estates.reader()
-        {
-            // It may be blocked, for as long as nothing new comes.
-            redis::cmd("CLIENT").arg("UNBLOCK").arg(reader).exec(connection)?;
-        }
+        let reader = estates.reader().filter(|_| !open.is_empty());
+        // Published before the reader is woken, or it would go back to sleep.
         estates.set(open);
-        Ok(())
-    }
-
-    /// Idle for less than that, an entry may have been claimed by a rival just now. What was handed back may be taken at
-    /// once.
-    fn min_idle(&self, workers: &[(String, u64)], name: &str) -> Duration {
-        let handed_back = workers
-            .iter()
-            .any(|(worker, beat)| worker == name && *beat == HANDED_BACK);
-        if handed_back { Duration::ZERO } else { DEATH }
+        if let Some(reader) = reader {
+            // It may be blocked, for as long as nothing new comes. An ACL may forbid this: then it takes that long.
+            let _ = redis::cmd("CLIENT").arg("UNBLOCK").arg(reader).exec(connection);
+        }
+        // Tidying: it is not worth a beat if Redis refuses it.
+        match self.bury(connection, idle_dead) {
+            Err(error) if error.code().is_none() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the dead who have had nothing pending for as long as a read of theirs could still block: a frozen worker's
     /// read can take an entry after its consumer was deleted, and recreates it.
-    fn bury(&mut self, connection: &mut redis::Connection, idle_dead: Vec<String>) -> RedisResult<()> {
-        self.settled.retain(|(name, _)| idle_dead.contains(name));
-        for name in idle_dead {
+    fn bury(&mut self, connection: &mut redis::Connection, idle_dead: Vec<(String, u64)>) -> RedisResult<()> {
+        self.settled
+            .retain(|(name, _)| idle_dead.iter().any(|(dead, _)| dead == name));
+        for (name, beat) in idle_dead {
             match self.settled.iter().find(|(settled, _)| *settled == name) {
                 None => self.settled.push((name, Instant::now())),
                 Some((_, since)) if since.elapsed() >= self.linger => {
-                    remove_registration(connection, &self.keys, &self.group, &name)?;
-                    redis::cmd("EVAL")
+                    let removed: u64 = redis::cmd("EVAL")
                         .arg(REMOVE_DEAD_CONSUMER)
                         .arg(2)
                         .arg(&self.keys.requests)
                         .arg(self.keys.workers(&self.group))
                         .arg(&self.group)
                         .arg(&name)
-                        .exec(connection)?;
+                        .arg(beat)
+                        .query(connection)?;
+                    if removed > 0 {
+                        remove_registration(connection, &self.keys, &self.group, &name)?;
+                    }
                 }
                 Some(_) => {}
             }
@@ -168,10 +226,16 @@ impl Sweeper {
 /// The beat of a worker that has left with entries pending: others may take these at once.
 pub(crate) const HANDED_BACK: u64 = 0;
 
-/// Deletes a consumer that has nothing pending, and its beat. In one step: DELCONSUMER destroys what is pending.
+/// Deletes a consumer that has nothing pending and has not beaten since, and its beat. In one step: DELCONSUMER destroys
+/// what is pending.
 pub(crate) const REMOVE_DEAD_CONSUMER: &str = "\
-    if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end \
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) \
+    local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) \
+    if not beat or tonumber(beat) ~= tonumber(ARGV[3]) then return 0 end \
+    local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) \
+    if not pending.err then \
+        if #pending > 0 then return 0 end \
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) \
+    end \
     return redis.call('ZREM', KEYS[2], ARGV[2])";
 
 struct Consumer {

@@ -410,8 +410,67 @@ async fn a_consumer_that_returns_under_its_name_runs_what_it_left() {
         eventually(SOON, "it is dropped", async || gate.running() == 0).await;
         let _second = start().await;
         eventually(SOON, "it runs again", async || gate.runs() == 2).await;
+        // It counts as a take-over: whoever forbids a second run is heard.
+        let rows = server.command(&["XPENDING", "faults", "workers", "-", "+", "1"]).await;
+        let rows: Vec<(String, String, u64, u64)> = redis::from_redis_value(rows).unwrap();
+        assert_eq!(rows[0].3, 2);
         gate.open();
         assert_eq!(call.await.unwrap().unwrap(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_closed_worker_hands_back_is_run_once_by_another() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        // No hints from the server: take-over must work without CLIENT UNBLOCK, too.
+        server.command(&["ACL", "SETUSER", "default", "-client|unblock"]).await;
+        let config = Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .group("workers")
+            .close_grace(Duration::from_millis(10));
+        let start = async |gate: &std::sync::Arc<Gate>| {
+            let io = RedisStreamsIo::connect(config.clone().build().unwrap()).await.unwrap();
+            let builder = RpcChannel::builder(io).serve(support::server(gate)).unwrap();
+            builder.start().await.unwrap()
+        };
+        let leaving = Gate::new();
+        let first = start(&leaving).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let calls: Vec<_> = (0..200).map(|n| tokio::spawn(echo.gated(n))).collect();
+        eventually(SOON, "all run on the first", async || leaving.running() == 200).await;
+        let staying = [Gate::new(), Gate::new(), Gate::new()];
+        let mut channels = Vec::new();
+        for gate in &staying {
+            gate.open();
+            channels.push(start(gate).await);
+        }
+        first.close().await;
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap(), n as u64);
+        }
+        assert_eq!(
+            staying.iter().map(|gate| gate.runs()).sum::<u64>(),
+            200,
+            "each is run by one of them"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_deleted_while_something_is_to_be_taken_over_is_served_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        // One that has left with work in hand, says the registry.
+        server.command(&["XADD", "faults", "*", "data", "1"]).await;
+        server.command(&["ZADD", "{faults}:workers:workers", "0", "gone"]).await;
+        server.command(&["DEL", "faults"]).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        assert_eq!(echo.with_timeout(SOON).echo("again".to_owned()).await.unwrap(), "again");
     })
     .await;
 }

@@ -116,3 +116,23 @@ pub(crate) async fn a_handler_that_blocks_its_thread_does_not_hold_up_closing<B:
     assert_eq!(observed.running(), 1);
     observed.open_gate();
 }
+
+pub(crate) async fn a_session_that_closes_takes_no_more_calls<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let server_channel = backend.serve(server(&observed)).await;
+    let client = backend.client().await;
+    let probe = ProbeClient::new(client.session(server_channel.session_id()));
+    let held = tokio::spawn(probe.gated(1));
+    eventually(SOON, "the handler runs", async || observed.running() == 1).await;
+    let closing = tokio::spawn(async move { server_channel.close().await });
+    eventually(SOON, "calls are refused", async || match probe.who().await {
+        Ok(_) => false,
+        Err(CallError::Overloaded { reason, .. }) => reason == "the session is closing",
+        Err(other) => panic!("{other:?}"),
+    })
+    .await;
+    observed.open_gate();
+    assert_eq!(held.await.unwrap().unwrap(), 1);
+    closing.await.unwrap();
+}
