@@ -201,19 +201,25 @@ impl MemoryIo {
 async fn work(group: Group, endpoint: Arc<dyn Endpoint>) {
     loop {
         let arrived = group.arrived.notified();
-        let mut room = endpoint.room().await;
-        while room > 0 {
+        let room = tokio::select! {
+            biased;
+            room = endpoint.room() => room,
+            () = std::future::ready(()) => {
+                // What this worker was notified of, one that has room must hear.
+                group.arrived.notify_one();
+                endpoint.room().await
+            }
+        };
+        let mut left = room;
+        while left > 0 {
             let Some(delivery) = lock(&group.waiting).pop_front() else {
                 break;
             };
-            room = room.saturating_sub(delivery.requests.len());
+            left = left.saturating_sub(delivery.requests.len());
             endpoint.deliver(delivery);
         }
-        let left = !lock(&group.waiting).is_empty();
-        if left {
-            // For another worker, which may have room; this one looks again when it has some itself.
-            group.arrived.notify_one();
-        } else {
+        // A worker that has taken something may have no room any more, and is not to wait for more before it has.
+        if left == room {
             arrived.await;
         }
     }
