@@ -21,6 +21,8 @@ pub(crate) struct Connector {
 
 impl Connector {
     pub(crate) fn new(config: &Config) -> Self {
+        #[cfg(feature = "tls")]
+        choose_cryptography();
         Self {
             info: config.connection_info(),
             address: config.address(),
@@ -121,6 +123,15 @@ impl Connector {
             }
             sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
         }
+    }
+}
+
+/// Rustls panics when nobody has chosen who does its cryptography. An application that has is left its choice.
+#[cfg(feature = "tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails only if another thread has chosen meanwhile.
+        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }
 
