@@ -110,33 +110,31 @@ impl Pulse {
         add_claim(&mut beat, &self.keys, self.mode, self.retention);
         beat.exec(connection)?;
         liveness.beat(now_ms);
-        if let Some(sweeper) = &mut self.sweeper {
-            sweeper.sweep(connection, liveness, &self.estates)?;
-        }
-        match self.mode {
-            Mode::Broadcast => sweep_subscribers(connection, &self.keys, now_ms),
-            Mode::Group if self.leads(connection, now_ms)? => {
-                *floor = settle_floor(connection, &self.keys, self.retention, *floor)?;
-                Ok(())
-            }
-            Mode::Group => Ok(()),
-        }
-    }
-
-    /// Whether this is the worker of its group that trims: the first by name of those that live.
-    fn leads(&self, connection: &mut redis::Connection, now_ms: u64) -> RedisResult<bool> {
+        let Some(sweeper) = &mut self.sweeper else {
+            return sweep_subscribers(connection, &self.keys, now_ms);
+        };
         let workers: Value = redis::cmd("ZRANGE")
             .arg(self.registration.beats(&self.keys))
             .arg(0)
             .arg(-1)
             .arg("WITHSCORES")
             .query(connection)?;
+        let workers = scores(workers);
+        sweeper.sweep(connection, &workers, liveness, &self.estates)?;
+        if self.leads(&workers, now_ms) {
+            *floor = settle_floor(connection, &self.keys, self.retention, *floor)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this is the worker of its group that trims: the first by name of those that live.
+    fn leads(&self, workers: &[(String, u64)], now_ms: u64) -> bool {
         let death_ms = DEATH.as_millis() as u64;
-        let leader = scores(workers)
-            .into_iter()
+        let leader = workers
+            .iter()
             .filter(|(_, beat)| now_ms.saturating_sub(*beat) < death_ms)
             .map(|(name, _)| name)
             .min();
-        Ok(leader.as_deref() == Some(self.registration.name().as_str()))
+        leader == Some(&self.registration.name())
     }
 }

@@ -10,7 +10,7 @@ use rpc_core::liveness::Liveness;
 
 use crate::entry;
 use crate::keys::Keys;
-use crate::registry::{DEATH, remove_registration, scores};
+use crate::registry::{DEATH, remove_registration};
 
 /// How long a consumer that never registered (a foreign one, or one that was swept too early) may sit on an entry.
 const FOREIGN_IDLE: Duration = Duration::from_secs(600);
@@ -108,21 +108,16 @@ impl Sweeper {
         }
     }
 
-    /// One look around, after an own beat. ZRANGE; where somebody is dead, and every minute, XINFO CONSUMERS; and what
-    /// removing the dead takes.
+    /// One look around, after an own beat, at all `workers` of the group and their last beats.
+    ///
+    /// Where somebody is dead, and every minute, XINFO CONSUMERS; and what removing the dead takes.
     pub(crate) fn sweep(
         &mut self,
         connection: &mut redis::Connection,
+        workers: &[(String, u64)],
         liveness: &Liveness,
         estates: &Estates,
     ) -> RedisResult<()> {
-        let workers: Value = redis::cmd("ZRANGE")
-            .arg(self.keys.workers(&self.group))
-            .arg(0)
-            .arg(-1)
-            .arg("WITHSCORES")
-            .query(connection)?;
-        let workers = scores(workers);
         let dead = |name: &str| {
             let beat = workers.iter().find(|(worker, _)| worker == name)?.1;
             // A worker that left with work in hand has said so: it beats no more.
