@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::arguments::{self, EncodeArguments};
@@ -131,6 +132,15 @@ impl Caller {
         caller
     }
 
+    /// Gives calls an idempotency key: of calls with one key to one method that is marked `dedupe`, one runs, and the others
+    /// get its result for as long as that says. Without a key a call's own identity is it.
+    ///
+    /// It travels as the header [`IDEMPOTENCY_KEY`](crate::IDEMPOTENCY_KEY).
+    #[must_use]
+    pub fn with_idempotency_key(&self, key: impl Into<String>) -> Self {
+        self.with_header(crate::IDEMPOTENCY_KEY, key)
+    }
+
     /// Calls a method that returns a plain value.
     pub fn call<T: DeserializeOwned, A: EncodeArguments>(
         &self,
@@ -201,7 +211,9 @@ impl Caller {
         };
         Call {
             method: name,
-            pending,
+            pending: Some(pending),
+            polled: false,
+            abort_on_drop: true,
             read,
         }
     }
@@ -231,11 +243,16 @@ impl fmt::Debug for Caller {
 
 /// A call: a future that ends in what the method returned, or in why it did not.
 ///
-/// It is sent when it is first polled. Dropping it gives the call up: its reply, if there is one, is ignored.
+/// It is sent when it is first polled. Dropping it then cancels the call: if no handler has started it, none will; one that
+/// runs is dropped, and its context's token fires, unless the method is marked `no_cancel`. A notification cannot be
+/// cancelled once it is sent. [`Call::abort_on_drop`] lets a dropped call go on.
 #[must_use = "a call is not made unless it is awaited"]
 pub struct Call<T, E = Infallible> {
     method: &'static str,
-    pending: Pin<Box<dyn Future<Output = Ending> + Send>>,
+    /// `None` after the end.
+    pending: Option<Pin<Box<dyn Future<Output = Ending> + Send>>>,
+    polled: bool,
+    abort_on_drop: bool,
     read: fn(&'static str, Outcome) -> Result<T, CallError<E>>,
 }
 
@@ -243,13 +260,44 @@ impl<T, E> Future for Call<T, E> {
     type Output = Result<T, CallError<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Poll::Ready(ending) = self.pending.as_mut().poll(cx) else {
+        self.polled = true;
+        let Some(pending) = &mut self.pending else {
+            // Polled after its end, which is the caller's mistake; a pending future is the mildest answer.
             return Poll::Pending;
         };
+        let Poll::Ready(ending) = pending.as_mut().poll(cx) else {
+            return Poll::Pending;
+        };
+        self.pending = None;
         Poll::Ready(match ending {
             Ok(outcome) => (self.read)(self.method, outcome),
             Err(error) => Err(error.widen()),
         })
+    }
+}
+
+impl<T, E> Call<T, E> {
+    /// Whether dropping this future cancels the call, as it does by default.
+    ///
+    /// With `false`, a call that has been sent goes on in the background until it ends, by its deadline at the latest, and
+    /// its result is thrown away. For that it needs the tokio runtime in which it is dropped; outside of one it is
+    /// cancelled all the same.
+    pub fn abort_on_drop(self, abort: bool) -> Self {
+        let mut call = self;
+        call.abort_on_drop = abort;
+        call
+    }
+}
+
+impl<T, E> Drop for Call<T, E> {
+    fn drop(&mut self) {
+        if !self.abort_on_drop
+            && self.polled
+            && let Some(pending) = self.pending.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(pending);
+        }
     }
 }
 

@@ -110,6 +110,7 @@ impl RpcChannel {
             dropped: counters.dropped.get(),
             refused: counters.refused.get(),
             expired: counters.expired.get(),
+            cancelled: counters.cancelled.get(),
             failed_notifications: counters.failed_notifications.get(),
             missed: counters.missed.get(),
             malformed: counters.malformed.get(),

@@ -51,6 +51,8 @@ pub struct MethodDescriptor {
     kind: Kind,
     timeout: Option<Duration>,
     at_most_once: bool,
+    no_cancel: bool,
+    dedupe: Option<Duration>,
 }
 
 impl MethodDescriptor {
@@ -66,6 +68,8 @@ impl MethodDescriptor {
             kind: Kind::Call,
             timeout: None,
             at_most_once: false,
+            no_cancel: false,
+            dedupe: None,
         }
     }
 
@@ -118,6 +122,24 @@ impl MethodDescriptor {
         }
     }
 
+    /// Lets it run to its end when its caller gives it up.
+    #[must_use]
+    pub const fn no_cancel(self) -> Self {
+        Self {
+            no_cancel: true,
+            ..self
+        }
+    }
+
+    /// Keeps its results for `window`, and gives them to repeated calls.
+    #[must_use]
+    pub const fn dedupe(self, window: Duration) -> Self {
+        Self {
+            dedupe: Some(window),
+            ..self
+        }
+    }
+
     /// The wire name, `service.method`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -164,6 +186,18 @@ impl MethodDescriptor {
     #[must_use]
     pub const fn is_at_most_once(&self) -> bool {
         self.at_most_once
+    }
+
+    /// How long its results are kept for repeated calls; `None` if each call is run.
+    #[must_use]
+    pub const fn dedupe_window(&self) -> Option<Duration> {
+        self.dedupe
+    }
+
+    /// Whether it ends early when its caller gives it up.
+    #[must_use]
+    pub const fn is_cancellable(&self) -> bool {
+        !self.no_cancel
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Route;
+use crate::cancellation::Cancellations;
 use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent, Skipped};
 use crate::handler;
@@ -20,8 +21,8 @@ use crate::service::{Method, Reach, Services};
 use crate::settlement::{End, Settlements, Slot, fault};
 use crate::stats::Counters;
 
-/// How many broadcast calls are remembered, to recognise repeats.
-const RECENT_CALLS: usize = 4096;
+/// How many broadcast calls are remembered, to recognise repeats: more than the entries of a stream that is read anew.
+const RECENT_CALLS: usize = 16_384;
 
 /// Runs what arrives.
 pub(crate) struct Dispatcher {
@@ -30,6 +31,7 @@ pub(crate) struct Dispatcher {
     settings: ChannelSettings,
     counters: Arc<Counters>,
     settlements: Settlements,
+    cancellations: Cancellations,
     runtime: Handle,
     state: Mutex<State>,
     /// Signalled when a slot becomes free.
@@ -71,6 +73,7 @@ impl Dispatcher {
             session: io.session(),
             settings,
             settlements: Settlements::new(io, Arc::clone(&counters)),
+            cancellations: Cancellations::default(),
             counters,
             runtime,
             state: Mutex::new(State {
@@ -238,6 +241,9 @@ impl Dispatcher {
         if request.is_expired(started) {
             return self.expired(slot, &request);
         }
+        if self.cancellations.contains(slot.call) {
+            return self.given_up(slot);
+        }
         self.counters.handled.add(1);
         let (kind, attempt) = (request.kind, request.attempt);
         let name = method.descriptor.name();
@@ -254,10 +260,15 @@ impl Dispatcher {
             // Before the handler is dropped, which may panic.
             cx.cancel();
         };
+        let given_up = async {
+            self.cancellations.given_up(slot.call).await;
+            cx.cancel();
+        };
         let outcome = tokio::select! {
             biased;
             outcome = handler::run(&method, cx.clone(), request.arguments.clone()) => outcome,
             () = aborted => return self.settlements.abandon(slot, kind),
+            () = given_up, if method.descriptor.is_cancellable() => return self.given_up(slot),
         };
         match (outcome, kind) {
             (None, _) => self.expired(slot, &request),
@@ -276,6 +287,12 @@ impl Dispatcher {
                 self.failed(Job { slot, request, method }, &outcome);
             }
         }
+    }
+
+    /// The caller of a request has given it up: nobody waits for an answer.
+    fn given_up(&self, slot: Slot) {
+        self.counters.cancelled.add(1);
+        self.settlements.settle(slot, End::Settle(None));
     }
 
     /// The deadline of a request has passed. A notification of the group is kept: nobody waits who could notice.
@@ -342,6 +359,13 @@ impl Dispatcher {
         state.running += 1;
         drop(state);
         self.runtime.clone().spawn(self.work(job));
+    }
+
+    /// A caller has given a call up, which may be running, waiting, or still on its way.
+    pub(crate) fn cancel(&self, call: CallId, deadline: Option<Instant>) {
+        if !self.services.is_empty() {
+            self.cancellations.give_up(call, deadline);
+        }
     }
 
     /// Admits nothing again that waits to be tried again.

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::codec::Payload;
 use crate::error::CallError;
-use crate::id::{EntryId, SessionId};
+use crate::id::{CallId, EntryId, SessionId};
 use crate::io::{Endpoint, SendFailure};
 use crate::message::{Delivery, Kind, Outcome, Reply, Target};
 use crate::shared::Shared;
@@ -85,6 +86,10 @@ impl Endpoint for Shared {
 
     fn malformed(&self) {
         self.counters.malformed.add(1);
+    }
+
+    fn cancelled(&self, call: CallId, deadline: Option<Instant>) {
+        self.dispatcher.cancel(call, deadline);
     }
 
     fn close_requested(self: Arc<Self>) {

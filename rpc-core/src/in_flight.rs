@@ -79,6 +79,11 @@ impl InFlight {
         }
     }
 
+    /// Takes a call out without an ending; false if it had ended before.
+    pub(crate) fn remove(&self, sequence: u64) -> bool {
+        self.calls.remove(&sequence).is_some()
+    }
+
     /// Gives a call up; returns the last refusal that it had got.
     pub(crate) fn give_up(&self, sequence: u64) -> Option<Fault> {
         let (_, mut waiting) = self.calls.remove(&sequence)?;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
-use crate::id::{EntryId, SessionId};
+use crate::id::{CallId, EntryId, SessionId};
 use crate::message::{Delivery, Reply, Request, Target};
 
 /// Carries the messages of one channel.
@@ -30,8 +31,8 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
 
     /// Starts handing what arrives to `endpoint`. Called once, before everything else.
     ///
-    /// `services` are those that everybody on the stream can call: requests are read from it only if there are any. After this returns, nothing addressed to the session and no
-    /// request sent to the stream is missed.
+    /// `services` are those that everybody on the stream can call: requests are read from it only if there are any. After
+    /// this returns, nothing addressed to the session and no request sent to the stream is missed.
     async fn open(&self, endpoint: Arc<dyn Endpoint>, services: &[&'static ServiceDescriptor]) -> Result<(), IoError>;
 
     /// Queues a message; never blocks. What becomes of it is told to the endpoint.
@@ -96,6 +97,10 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
 
     /// An entry could not be read as a message.
     fn malformed(&self);
+
+    /// The caller of a call has given it up: it is not run any more, or not to its end. Until `deadline` it may still
+    /// arrive.
+    fn cancelled(&self, call: CallId, deadline: Option<Instant>);
 
     /// A peer has signalled the channels of the stream to close; this one does if it is configured to obey.
     fn close_requested(self: Arc<Self>);
@@ -195,6 +200,15 @@ pub enum Outgoing {
         reason: String,
         /// How often it has been handed to a server.
         attempts: u32,
+    },
+    /// The caller of a call has given it up: whoever has it need not run it.
+    Cancel {
+        /// Where the call went.
+        target: Target,
+        /// The number of the call within this session.
+        sequence: u64,
+        /// The call's deadline, until which it is to be remembered.
+        deadline: Option<Instant>,
     },
     /// Asks every channel of the stream that is configured to obey to close.
     SignalClose,

@@ -22,6 +22,7 @@ pub mod message;
 pub mod arguments;
 
 mod caller;
+mod cancellation;
 mod channel;
 mod codec;
 mod context;
@@ -57,6 +58,9 @@ pub use message::{Fault, FaultKind, Headers, Kind, Outcome};
 pub use rpc_macros::service;
 pub use service::{HandlerFuture, Service, ServiceConflict};
 pub use stats::ChannelStats;
+
+/// The header that carries a call's idempotency key.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How long a call waits for its reply unless somebody says otherwise.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);

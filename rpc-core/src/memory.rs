@@ -9,9 +9,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cancellation::GivenUp;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
-use crate::id::{EntryId, SessionId};
+use crate::id::{CallId, EntryId, SessionId};
 use crate::io::{ChannelSettings, Endpoint, Mode, Outgoing, Peer, RpcIo, SendFailure};
 use crate::message::{Delivery, Kind, Origin, Request, Target};
 
@@ -33,6 +34,8 @@ struct State {
     groups: HashMap<String, Group>,
     /// Sent before there was a group: the first one inherits it.
     unclaimed: VecDeque<Delivery>,
+    /// For servers to come.
+    given_up: GivenUp,
     last_entry: u64,
 }
 
@@ -255,6 +258,9 @@ impl RpcIo for MemoryIo {
             draining: false,
         };
         state.members.insert(self.session, member);
+        for (call, until) in state.given_up.iter() {
+            endpoint.cancelled(call, Some(until));
+        }
         if services.is_empty() || self.broker.mode == Mode::Broadcast {
             self.reader_done.cancel();
             return Ok(());
@@ -302,6 +308,25 @@ impl RpcIo for MemoryIo {
                     reply,
                     acknowledge: acknowledge.then_some(entry),
                 });
+            }
+            Outgoing::Cancel {
+                target,
+                sequence,
+                deadline,
+            } => {
+                let session = self.session;
+                let told: Vec<_> = match target {
+                    Target::Session(session) => self.broker.member(session).into_iter().collect(),
+                    Target::Stream => {
+                        let mut state = self.broker.state();
+                        let call = CallId { session, sequence };
+                        state.given_up.insert(call, deadline, Instant::now());
+                        state.members.values().map(|member| member.endpoint.clone()).collect()
+                    }
+                };
+                for endpoint in told {
+                    endpoint.cancelled(CallId { session, sequence }, deadline);
+                }
             }
             Outgoing::SignalClose => {
                 let others: Vec<_> = self

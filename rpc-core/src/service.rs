@@ -117,6 +117,10 @@ impl Services {
             .filter(|method| method.reach == Reach::Stream || reach == Reach::Session)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.methods.is_empty()
+    }
+
     /// The services that everybody on the stream can call.
     pub(crate) fn on_stream(&self) -> Vec<&'static ServiceDescriptor> {
         let on_stream = self.descriptors.iter().filter(|(_, reach)| *reach == Reach::Stream);

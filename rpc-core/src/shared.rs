@@ -207,7 +207,11 @@ impl Alive {
         let (method, kind) = (draft.method.name(), draft.kind);
         let (sequence, ending) = shared.in_flight.open(method, kind, target);
         // Armed before anything is sent, so that a call that is dropped leaves nothing behind.
-        let _entry = TableEntry { shared, sequence };
+        let mut entry = TableEntry {
+            shared,
+            sequence,
+            sent: None,
+        };
         // Checked after the call is in the table: whoever closes the channel sets this first and then ends what is there.
         if shared.ended.load(Ordering::SeqCst) {
             return Err(CallError::Closed { method });
@@ -221,6 +225,9 @@ impl Alive {
                 .or_else(|| started.checked_add(shared.settings.call_timeout)),
         };
         shared.counters.calls.add(1);
+        if kind == Kind::Call {
+            entry.sent = Some((target, request.deadline));
+        }
         shared.io.send(Outgoing::Request { target, request });
         let ended = match patience {
             Some(deadline) => timeout_at(deadline, ending).await,
@@ -256,15 +263,27 @@ impl Drop for Alive {
     }
 }
 
-/// Takes a call out of the table when its future ends or is dropped.
+/// Takes a call out of the table when its future ends or is dropped, and tells those who may run it if nobody waits any
+/// more.
 struct TableEntry<'a> {
     shared: &'a Shared,
     sequence: u64,
+    /// Where a call went, and its deadline.
+    sent: Option<(Target, Option<Instant>)>,
 }
 
 impl Drop for TableEntry<'_> {
     fn drop(&mut self) {
-        self.shared.in_flight.give_up(self.sequence);
+        // Still there, so it has not ended: not even by its deadline, which those who run it know.
+        if self.shared.in_flight.remove(self.sequence)
+            && let Some((target, deadline)) = self.sent
+        {
+            self.shared.io.send(Outgoing::Cancel {
+                target,
+                sequence: self.sequence,
+                deadline,
+            });
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct ChannelStats {
     pub refused: u64,
     /// Requests that were not run, or not to their end, because their deadline had passed.
     pub expired: u64,
+    /// Calls that were not run, or not to their end, because their callers had given them up.
+    pub cancelled: u64,
     /// Attempts at notifications that failed or panicked, and notifications that were refused.
     pub failed_notifications: u64,
     /// Requests that were lost before this channel could run them: those of a group that were deleted while they were
@@ -46,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) dropped: Counter,
     pub(crate) refused: Counter,
     pub(crate) expired: Counter,
+    pub(crate) cancelled: Counter,
     pub(crate) failed_notifications: Counter,
     pub(crate) missed: Counter,
     pub(crate) malformed: Counter,

@@ -48,7 +48,8 @@ use quote::quote;
 /// - `CalculatorServer<T: Calculator>`, a `Service`: `new(service)` or `from_arc(service)`.
 /// - `CalculatorClient`: `new(caller)`, and a method per method of the trait that returns a `Call`.
 ///   `CalculatorClient::new(CalculatorServer::new(service))` calls in process, which is handy in tests.
-///   `with_timeout`, `without_timeout` and `with_header` return a client whose calls differ in that.
+///   `with_timeout`, `without_timeout`, `with_header` and `with_idempotency_key` return a client whose calls differ in
+///   that.
 /// - `CalculatorClient::SERVICE`, the method table: names, docs, arguments and types.
 ///
 /// Docs, `cfg`, `cfg_attr`, `deprecated`, `allow` and `expect` reach the generated items they concern (`expect` as
@@ -67,6 +68,11 @@ use quote::quote;
 ///   the notification is sent.
 /// - `at_most_once`: the method is never run twice. When its worker dies, the caller is told `WorkerLost`; without this
 ///   option another worker runs the call again.
+/// - `dedupe = ".."`: for so long after it has returned, a call with the same idempotency key is not run but gets the same
+///   result; the client gives the key, else it is the call's identity, which is the same at each attempt. Written like
+///   `timeout`.
+/// - `no_cancel`: once begun, the method runs on when its caller drops the call; without this option it is dropped. Its
+///   deadline ends it all the same.
 ///
 /// # Arguments
 /// They are positional, owned, and need `Serialize` and `DeserializeOwned`. An argument whose type is written `Option`,

@@ -15,7 +15,13 @@ use crate::options::{self, MethodOptions};
 use crate::{attributes, names, types};
 
 /// The client's own methods, which a method of the trait would hide.
-const RESERVED: [&str; 4] = ["new", "with_timeout", "without_timeout", "with_header"];
+const RESERVED: [&str; 5] = [
+    "new",
+    "with_timeout",
+    "without_timeout",
+    "with_header",
+    "with_idempotency_key",
+];
 
 /// A method of the trait.
 pub(crate) struct Method {
@@ -28,6 +34,8 @@ pub(crate) struct Method {
     pub(crate) timeout: Option<Duration>,
     pub(crate) notify: bool,
     pub(crate) at_most_once: bool,
+    pub(crate) no_cancel: bool,
+    pub(crate) dedupe: Option<Duration>,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) returns: Returns,
 }
@@ -83,6 +91,7 @@ impl Method {
 /// Reads a method of the service that has that wire name. What is missing after an error never gets rendered.
 pub(crate) fn parse(mut item: TraitItemFn, service: &str, errors: &mut Errors) -> Method {
     let options = parse_options(&mut item, errors);
+    check_options(&item.sig.ident, &options, errors);
     check_signature(&item.sig, errors);
     check_reserved(&item.sig.ident, errors);
     let arguments = parse_arguments(&mut item, errors);
@@ -97,6 +106,8 @@ pub(crate) fn parse(mut item: TraitItemFn, service: &str, errors: &mut Errors) -
         timeout: options.timeout,
         notify: options.notify,
         at_most_once: options.at_most_once,
+        no_cancel: options.no_cancel,
+        dedupe: options.dedupe,
         arguments,
         returns,
         item,
@@ -111,6 +122,17 @@ fn parse_options(item: &mut TraitItemFn, errors: &mut Errors) -> MethodOptions {
         );
     }
     options::parse_method(&attributes::take(&mut item.attrs, "rpc"), errors)
+}
+
+/// Options that contradict each other.
+fn check_options(ident: &Ident, options: &MethodOptions, errors: &mut Errors) {
+    if options.at_most_once && options.dedupe.is_some() {
+        let message = "`at_most_once` never runs a call again, and `dedupe` makes it safe to: keep one of them";
+        errors.at(ident, message);
+    }
+    if options.notify && options.no_cancel {
+        errors.at(ident, "nobody can cancel a notification: drop `no_cancel`");
+    }
 }
 
 fn method_name(ident: &Ident, options: &MethodOptions, errors: &mut Errors) -> String {

@@ -24,6 +24,8 @@ pub(crate) struct MethodOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) notify: bool,
     pub(crate) at_most_once: bool,
+    pub(crate) no_cancel: bool,
+    pub(crate) dedupe: Option<Duration>,
 }
 
 pub(crate) fn parse_service(options: TokenStream, errors: &mut Errors) -> ServiceOptions {
@@ -69,12 +71,18 @@ fn method_option(meta: &Meta, parsed: &mut MethodOptions, seen: &mut Seen, error
     } else if path.is_ident("timeout") {
         seen.once(meta, "timeout", errors);
         parsed.timeout = string(meta, r#"timeout = "2s""#, errors).and_then(|text| duration(&text, errors));
+    } else if path.is_ident("dedupe") {
+        seen.once(meta, "dedupe", errors);
+        parsed.dedupe = string(meta, r#"dedupe = "10m""#, errors).and_then(|text| duration(&text, errors));
     } else if path.is_ident("notify") {
         parsed.notify = flag(meta, "notify", seen, errors);
     } else if path.is_ident("at_most_once") {
         parsed.at_most_once = flag(meta, "at_most_once", seen, errors);
+    } else if path.is_ident("no_cancel") {
+        parsed.no_cancel = flag(meta, "no_cancel", seen, errors);
     } else {
-        let known = "`name = \"..\"`, `alias = \"..\"`, `timeout = \"2s\"`, `notify` or `at_most_once`";
+        let known = "`name = \"..\"`, `alias = \"..\"`, `timeout = \"2s\"`, `notify`, `at_most_once`, \
+                     `dedupe = \"10m\"` or `no_cancel`";
         errors.at(meta, format!("unknown option of a method: write {known}"));
     }
 }
@@ -135,7 +143,7 @@ fn literal(expr: &Expr) -> Option<LitStr> {
 fn duration(text: &LitStr, errors: &mut Errors) -> Option<Duration> {
     let duration = timeout::parse(&text.value());
     if duration.is_none() {
-        let message = "not a timeout: write a whole number above zero and its unit, `ms`, `s`, `m` or `h`: `1500ms`";
+        let message = "not a duration: write a whole number above zero and its unit, `ms`, `s`, `m` or `h`: `1500ms`";
         errors.at(text, message);
     }
     duration

@@ -68,6 +68,13 @@ fn constructors(service: &Service) -> TokenStream {
         ) -> Self {
             Self { caller: self.caller.with_header(name, value) }
         }
+
+        /// A client whose calls have this key: of calls with one key to one method that is marked `dedupe`, one runs, and the
+        /// others get its result.
+        #[must_use]
+        #vis fn with_idempotency_key(&self, key: impl ::core::convert::Into<::std::string::String>) -> Self {
+            Self { caller: self.caller.with_idempotency_key(key) }
+        }
     }
 }
 

@@ -57,6 +57,11 @@ fn descriptor(method: &Method) -> TokenStream {
     let returns = types::display(method.returns.ty());
     let notification = method.notify.then(|| quote!(.notification()));
     let at_most_once = method.at_most_once.then(|| quote!(.at_most_once()));
+    let no_cancel = method.no_cancel.then(|| quote!(.no_cancel()));
+    let dedupe = method.dedupe.map(|window| {
+        let (secs, nanos) = (window.as_secs(), window.subsec_nanos());
+        quote!(.dedupe(::core::time::Duration::new(#secs, #nanos)))
+    });
     let timeout = method.timeout.map(|timeout| {
         let (secs, nanos) = (timeout.as_secs(), timeout.subsec_nanos());
         quote!(.with_timeout(::core::time::Duration::new(#secs, #nanos)))
@@ -68,6 +73,8 @@ fn descriptor(method: &Method) -> TokenStream {
             .with_signature(&[#(#arguments),*], #returns)
             #notification
             #at_most_once
+            #no_cancel
+            #dedupe
             #timeout
     }
 }

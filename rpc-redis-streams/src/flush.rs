@@ -1,6 +1,6 @@
 //! One flush: what is written in one go, and what its answers mean. No IO in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::{Cmd, Pipeline, Value};
 use rpc_core::io::{Outgoing, SendFailure};
@@ -35,6 +35,7 @@ pub(crate) struct Flush {
     pub(crate) pipeline: Pipeline,
     /// In the order of their commands.
     singles: Vec<Outgoing>,
+    cancels: Cancels,
     settlements: Vec<Message>,
     /// How many commands the transaction has, without MULTI and EXEC.
     transaction: usize,
@@ -67,6 +68,7 @@ impl Flush {
         let mut flush = Self {
             pipeline: Pipeline::with_capacity(messages.len() + 2),
             singles: Vec::new(),
+            cancels: Cancels::new(),
             settlements: Vec::new(),
             transaction: 0,
             last_sequence: 0,
@@ -89,11 +91,35 @@ impl Flush {
                         .add_command(with_message(control, wire::close(to.session)));
                     flush.singles.push(Outgoing::SignalClose);
                 }
+                // What has expired is not run anyway.
+                Message::Outgoing(Outgoing::Cancel {
+                    target,
+                    sequence,
+                    deadline,
+                }) => {
+                    if deadline.is_none_or(|deadline| deadline > now) {
+                        let calls = flush.cancels.entry(target).or_default();
+                        calls.push((sequence, deadline));
+                    }
+                }
                 settlement => flush.settlements.push(settlement),
             }
         }
+        flush.add_cancels(to, now);
         flush.add_settlements(to);
         flush
+    }
+
+    /// Behind the requests, for which they may be meant.
+    fn add_cancels(&mut self, to: &Destination, now: Instant) {
+        for (target, calls) in &self.cancels {
+            let command = match target {
+                Target::Stream => xadd(&to.keys.control, Some(MAX_CONTROL), false),
+                Target::Session(session) => xadd(&to.keys.inbox(*session), None, true),
+            };
+            let message = wire::cancel(to.session, calls.iter().copied(), now);
+            self.pipeline.add_command(with_message(command, message));
+        }
     }
 
     fn add_settlements(&mut self, to: &Destination) {
@@ -151,9 +177,9 @@ impl Flush {
         self.pipeline.cmd("EXEC");
     }
 
-    /// How many messages it carries; the others were not worth sending.
+    /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
-        self.singles.len() + self.settlements.len()
+        self.singles.len() + self.cancels.len() + self.settlements.len()
     }
 
     /// Reads the answers, one for each command.
@@ -179,6 +205,8 @@ impl Flush {
                 }
             }
         }
+        // A cancel that Redis does not take is no loss: the call runs to its end.
+        answers.by_ref().take(self.cancels.len()).for_each(drop);
         if self.transaction == 0 {
             return report;
         }
@@ -221,10 +249,22 @@ impl Flush {
                 single => report.again.push(Message::Outgoing(single)),
             }
         }
+        for (target, calls) in self.cancels {
+            report.again.extend(calls.into_iter().map(|(sequence, deadline)| {
+                Message::Outgoing(Outgoing::Cancel {
+                    target,
+                    sequence,
+                    deadline,
+                })
+            }));
+        }
         report.again.extend(self.settlements);
         report
     }
 }
+
+/// The calls of a flush that were given up, by where they went: those of one target share an entry.
+type Cancels = HashMap<Target, Vec<(u64, Option<Instant>)>>;
 
 /// The replies of a flush: those of one session and one codec share an entry.
 type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rpc_core::io::{Endpoint, Outgoing};
 use rpc_core::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
-use rpc_core::{EntryId, SessionId};
+use rpc_core::{CallId, EntryId, SessionId};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -68,6 +68,7 @@ pub(crate) fn from_inbox(io: &Shared, endpoint: &dyn Endpoint, entry: Entry) {
             caller,
             requests: with_deadlines(requests, entry.id, &io.clock),
         }),
+        Ok(Decoded::Cancel { caller, calls }) => cancelled(io, endpoint, entry.id, caller, calls),
         Ok(Decoded::Hello | Decoded::Close { .. }) => {}
         Err(malformed) => {
             if !refuse_codec(io, &malformed, None) {
@@ -114,12 +115,29 @@ fn refuse(
     }
 }
 
-/// Tells the channel about an entry of the control stream.
-pub(crate) fn from_control(io: &Shared, endpoint: &Arc<dyn Endpoint>, entry: Entry) {
-    if let Ok(Decoded::Close { from }) = wire::decode(entry.fields)
-        && from != io.session()
-    {
-        Arc::clone(endpoint).close_requested();
+/// Tells the channel about an entry of the control stream; one up to `opened` was written before the channel was there.
+pub(crate) fn from_control(io: &Shared, endpoint: &Arc<dyn Endpoint>, entry: Entry, opened: EntryId) {
+    match wire::decode(entry.fields) {
+        Ok(Decoded::Close { from }) if from != io.session() && entry.id > opened => {
+            Arc::clone(endpoint).close_requested();
+        }
+        Ok(Decoded::Cancel { caller, calls }) => cancelled(io, &**endpoint, entry.id, caller, calls),
+        // Other kinds have no business here, and a newer version may write what this one does not know.
+        Ok(_) | Err(_) => {}
+    }
+}
+
+fn cancelled(
+    io: &Shared,
+    endpoint: &dyn Endpoint,
+    entry: EntryId,
+    session: SessionId,
+    calls: Vec<(u64, Option<Duration>)>,
+) {
+    let now = Instant::now();
+    for (sequence, ttl) in calls {
+        let deadline = deadline(now, ttl, entry, &io.clock);
+        endpoint.cancelled(CallId { session, sequence }, deadline);
     }
 }
 
@@ -128,9 +146,13 @@ fn with_deadlines(requests: Vec<WireRequest>, entry: EntryId, clock: &Clock) -> 
     requests
         .into_iter()
         .map(|WireRequest { mut request, ttl }| {
-            // A time to live past what the clock can hold is as good as none.
-            request.deadline = ttl.and_then(|ttl| now.checked_add(clock.time_left(entry, ttl)));
+            request.deadline = deadline(now, ttl, entry, clock);
             request
         })
         .collect()
+}
+
+fn deadline(now: Instant, ttl: Option<Duration>, entry: EntryId, clock: &Clock) -> Option<Instant> {
+    // A time to live past what the clock can hold is as good as none.
+    ttl.and_then(|ttl| now.checked_add(clock.time_left(entry, ttl)))
 }

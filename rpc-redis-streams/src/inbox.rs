@@ -1,6 +1,7 @@
 //! The reader of everything that comes by XREAD: the inbox, the control stream, and in broadcast mode the stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 use rpc_core::io::Endpoint;
@@ -17,6 +18,9 @@ use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
 
+/// How far back a new channel looks for calls that were given up: those with a longer time to live are few.
+const CANCELS_HEARD: Duration = Duration::from_secs(600);
+
 /// Owns the connection that blocks in XREAD.
 pub(crate) struct InboxReader {
     io: Arc<Shared>,
@@ -24,6 +28,8 @@ pub(crate) struct InboxReader {
     connection: Connection,
     /// Read only by channels that serve or obey: the others need not wake up for it.
     control: Option<EntryId>,
+    /// Where the control stream ended when the channel was opened.
+    opened: EntryId,
     /// Read only by broadcast subscribers.
     stream: Option<EntryId>,
 }
@@ -41,8 +47,39 @@ impl InboxReader {
             endpoint,
             connection,
             control,
+            opened: control.unwrap_or(EntryId::ZERO),
             stream,
         }
+    }
+
+    /// Reads what was said on the control stream before the channel was there: which calls were given up.
+    pub(crate) async fn catch_up(&mut self) -> Result<(), RedisStreamsError> {
+        if self.control.is_none() {
+            return Ok(());
+        }
+        let since_ms = self.io.clock.now_ms().saturating_sub(CANCELS_HEARD.as_millis() as u64);
+        let mut from = EntryId { ms: since_ms, seq: 0 };
+        while from <= self.opened {
+            let mut page = redis::pipe();
+            page.cmd("XRANGE").arg(&self.io.destination.keys.control);
+            page.arg(from.to_string()).arg(self.opened.to_string());
+            page.arg("COUNT").arg(READ_COUNT);
+            let answer = self
+                .io
+                .connector
+                .ask(&mut self.connection, "XRANGE of the control stream", &page)
+                .await?
+                .pop();
+            let entries = entry::entries(answer.unwrap_or_default());
+            let Some(last) = entries.last() else {
+                break;
+            };
+            from = last.id.next();
+            for entry in entries {
+                inbound::from_control(&self.io, &self.endpoint, entry, self.opened);
+            }
+        }
+        Ok(())
     }
 
     /// Reads until the IO is stopped.
@@ -117,7 +154,7 @@ impl InboxReader {
                 self.control = Some(last);
                 entries
                     .into_iter()
-                    .for_each(|entry| inbound::from_control(io, &self.endpoint, entry));
+                    .for_each(|entry| inbound::from_control(io, &self.endpoint, entry, self.opened));
             } else {
                 io.inbox_cursor.set(last);
                 entries
@@ -153,6 +190,7 @@ impl InboxReader {
         if let Some(read) = self.control {
             let last = last_id(&mut self.connection, connector, &keys.control).await?;
             self.control = Some(read.min(last));
+            self.opened = self.opened.min(last);
         }
         if let Some(read) = self.stream {
             let last = last_id(&mut self.connection, connector, &keys.requests).await?;

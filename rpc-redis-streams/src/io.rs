@@ -155,6 +155,11 @@ impl RpcIo for RedisStreamsIo {
         };
         io.inbox_cursor.set(io.open_inbox(&mut connection).await?);
         let reader = io.connector.connect().await?;
+        let mut inbox_reader = InboxReader::new(Arc::clone(io), endpoint.clone(), reader, control, stream);
+        if serves {
+            // Before any request is read: one that was given up is not to start.
+            inbox_reader.catch_up().await?;
+        }
         let works = serves && io.config.mode() == Mode::Group;
         let group_reader = if works {
             Some(io.connector.connect().await?)
@@ -174,7 +179,7 @@ impl RpcIo for RedisStreamsIo {
             }
             None => io.group_drained.cancel(),
         }
-        tokio::spawn(InboxReader::new(Arc::clone(io), endpoint.clone(), reader, control, stream).run());
+        tokio::spawn(inbox_reader.run());
         tokio::spawn(Writer::new(Arc::clone(io), endpoint, connection, agreement).run());
         Ok(())
     }

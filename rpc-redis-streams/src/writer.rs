@@ -1,5 +1,6 @@
 //! The one task that writes: everything queued goes out as one flush, and while that is in flight the next one fills.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ impl Writer {
         };
         let mut messages = self.io.outbox.take(most);
         let taken = messages.len();
-        messages.retain(|message| self.is_worth_writing(message));
+        self.drop_unwanted(&mut messages);
         if self.failures >= HOPELESS {
             messages.iter_mut().for_each(|message| self.shrink(message));
         }
@@ -141,18 +142,26 @@ impl Writer {
         }
     }
 
-    /// Whether a message is to be written: a request only while somebody waits for it, and the stream is what it was
-    /// taken for.
-    fn is_worth_writing(&self, message: &Message) -> bool {
-        let Message::Outgoing(Outgoing::Request { target, request }) = message else {
-            return true;
-        };
-        if let Some(why) = &self.refused {
-            let failure = SendFailure::NotSent(why.clone());
-            self.endpoint.failed(request.sequence, *target, failure);
-            return false;
-        }
-        self.endpoint.is_waiting(request.sequence)
+    /// Drops what is not to be written: requests that nobody waits for any more, with their cancellation, and all requests
+    /// when the stream is not what it was taken for.
+    fn drop_unwanted(&self, messages: &mut Vec<Message>) {
+        let mut unsent = HashSet::new();
+        messages.retain(|message| match message {
+            Message::Outgoing(Outgoing::Request { target, request }) => {
+                if let Some(why) = &self.refused {
+                    let failure = SendFailure::NotSent(why.clone());
+                    self.endpoint.failed(request.sequence, *target, failure);
+                    return false;
+                }
+                let wanted = self.endpoint.is_waiting(request.sequence);
+                if !wanted {
+                    unsent.insert(request.sequence);
+                }
+                wanted
+            }
+            Message::Outgoing(Outgoing::Cancel { sequence, .. }) => !unsent.contains(sequence),
+            _ => true,
+        });
     }
 
     /// Gives up on a large message that has broken every connection it was written to: a server may have bounds of its

@@ -51,11 +51,14 @@ pub(crate) fn decode<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Bytes)
         EntryKind::Call => decode_requests(cursor, Kind::Call, session, codec),
         EntryKind::Notify => decode_requests(cursor, Kind::Notification, session, codec),
         EntryKind::Reply => decode_replies(cursor, session, codec),
-        EntryKind::Hello | EntryKind::Close => {
+        EntryKind::Cancel | EntryKind::Hello | EntryKind::Close => {
             let name = kind.name();
             if codec != NO_CODEC.as_bytes() {
                 let codec = shown(codec);
                 return Err(Malformed::NeedlessCodec { kind: name, codec });
+            }
+            if kind == EntryKind::Cancel {
+                return decode_cancel(cursor, session);
             }
             if !cursor.rest().is_empty() {
                 let bytes = cursor.rest().len();
@@ -100,10 +103,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
     let [sequence, method, ttl, attempt, headers_len, arguments_len] = words(line, "the first line of a request")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
     let method = method_name(method)?.to_owned();
-    let ttl = match ttl {
-        none if none == NO_TTL.as_bytes() => None,
-        ms => Some(Duration::from_millis(number("the ttl", ms, 0, u64::MAX)?)),
-    };
+    let ttl = time_to_live(ttl)?;
     let attempt = u32::try_from(number("the attempt", attempt, 1, u32::MAX.into())?).unwrap_or(u32::MAX);
     let headers_len = number("the length of the headers", headers_len, 0, u64::MAX)?;
     let arguments_len = number("the length of the arguments", arguments_len, 0, u64::MAX)?;
@@ -127,6 +127,25 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
         },
         ttl,
     })
+}
+
+fn time_to_live(word: &[u8]) -> Result<Option<Duration>, Malformed> {
+    match word {
+        none if none == NO_TTL.as_bytes() => Ok(None),
+        ms => Ok(Some(Duration::from_millis(number("the ttl", ms, 0, u64::MAX)?))),
+    }
+}
+
+fn decode_cancel(mut cursor: Cursor<'_>, caller: SessionId) -> Result<Decoded, Malformed> {
+    let mut calls = Vec::new();
+    while !cursor.rest().is_empty() {
+        let [sequence, ttl] = words(cursor.line("a line of a cancel entry")?, "a line of a cancel entry")?;
+        calls.push((number("the sequence", sequence, 0, u64::MAX)?, time_to_live(ttl)?));
+    }
+    if calls.is_empty() {
+        return Err(Malformed::Empty(EntryKind::Cancel.name()));
+    }
+    Ok(Decoded::Cancel { caller, calls })
 }
 
 fn decode_replies(mut cursor: Cursor<'_>, from: SessionId, codec: &[u8]) -> Result<Decoded, Malformed> {

@@ -48,6 +48,24 @@ pub(crate) fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIt
     out
 }
 
+/// The entry by which `session` gives calls up: their sequence numbers and deadlines.
+pub(crate) fn cancel(
+    session: SessionId,
+    calls: impl IntoIterator<Item = (u64, Option<Instant>)>,
+    now: Instant,
+) -> Vec<u8> {
+    let mut out = head(EntryKind::Cancel, session, NO_CODEC, 0);
+    for (sequence, deadline) in calls {
+        push_number(&mut out, sequence, b' ');
+        match deadline {
+            None => out.extend_from_slice(NO_TTL.as_bytes()),
+            Some(deadline) => out.extend_from_slice(itoa::Buffer::new().format(ms_left(deadline, now)).as_bytes()),
+        }
+        out.push(b'\n');
+    }
+    out
+}
+
 /// The entry that opens the inbox of `session`.
 pub(crate) fn hello(session: SessionId) -> Vec<u8> {
     head(EntryKind::Hello, session, NO_CODEC, 0)

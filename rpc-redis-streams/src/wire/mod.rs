@@ -3,10 +3,11 @@
 //! An entry has one field, whose name is the version and whose value is a head line followed by frames:
 //!
 //! ```text
-//! <kind> <session> <codec>\n                        kind: call | notify | reply | hello | close
+//! <kind> <session> <codec>\n                        kind: call | notify | reply | cancel | hello | close
 //!
 //! call, notify: <sequence> <method> <ttl in ms, or -> <attempt> <headers len> <arguments len>\n<headers><arguments>\n
 //! reply:        <sequence> <status> <handler time in µs> <len>\n<payload>\n
+//! cancel:       <sequence> <ttl in ms, or ->\n
 //! ```
 //!
 //! One field, because each field costs Redis and both ends time. Lengths before the payloads, because then nobody has
@@ -26,7 +27,7 @@ use rpc_core::SessionId;
 use rpc_core::message::{Reply, Request};
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{close, hello, replies, requests};
+pub(crate) use encode::{cancel, close, hello, replies, requests};
 
 /// The name of the only field of an entry; a wire that means something else gets another name.
 pub(crate) const FIELD: &str = "rpc1";
@@ -34,7 +35,7 @@ pub(crate) const FIELD: &str = "rpc1";
 /// The codec in the head of an entry that has no payloads.
 const NO_CODEC: &str = "-";
 
-/// The time-to-live of a request that has no deadline.
+/// The time-to-live of what has no deadline.
 const NO_TTL: &str = "-";
 
 /// The greatest number of headers of one request.
@@ -48,18 +49,27 @@ enum EntryKind {
     Call,
     Notify,
     Reply,
+    Cancel,
     Hello,
     Close,
 }
 
 impl EntryKind {
-    const ALL: [Self; 5] = [Self::Call, Self::Notify, Self::Reply, Self::Hello, Self::Close];
+    const ALL: [Self; 6] = [
+        Self::Call,
+        Self::Notify,
+        Self::Reply,
+        Self::Cancel,
+        Self::Hello,
+        Self::Close,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Call => "call",
             Self::Notify => "notify",
             Self::Reply => "reply",
+            Self::Cancel => "cancel",
             Self::Hello => "hello",
             Self::Close => "close",
         }
@@ -88,6 +98,13 @@ pub(crate) enum Decoded {
         from: SessionId,
         /// At least one.
         replies: Vec<Reply>,
+    },
+    /// Calls that their caller has given up.
+    Cancel {
+        /// The session that made them.
+        caller: SessionId,
+        /// Their sequence numbers, and how long after the entry's time they may still arrive; `None` for ever.
+        calls: Vec<(u64, Option<Duration>)>,
     },
     /// The first entry of an inbox.
     Hello,
@@ -127,7 +144,7 @@ pub(crate) enum Malformed {
     #[error("{what} has not exactly {words} words")]
     Words { what: &'static str, words: usize },
 
-    #[error("unknown kind {0:?}; known are call, notify, reply, hello and close")]
+    #[error("unknown kind {0:?}; known are call, notify, reply, cancel, hello and close")]
     UnknownKind(String),
 
     #[error("{0:?} is not a session id")]

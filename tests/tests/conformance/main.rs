@@ -4,6 +4,7 @@
 mod backend;
 mod broadcast;
 mod calls;
+mod cancellation;
 mod closing;
 mod group;
 mod probe;
@@ -38,7 +39,7 @@ conformance! {
     calls::optional_arguments_may_be_left_out,
     calls::a_call_without_a_reply_ends_at_its_deadline,
     calls::an_expired_call_is_not_run,
-    calls::a_dropped_call_leaves_nothing_behind_and_its_late_reply_is_ignored,
+    calls::a_late_reply_is_ignored,
     calls::a_notification_is_run_and_not_answered,
     calls::a_handler_that_panics_when_it_is_dropped_gives_its_slot_back,
     calls::a_failed_notification_is_tried_again,
@@ -52,6 +53,12 @@ conformance! {
     group::a_group_that_lacks_a_method_does_not_speak_for_one_that_has_it,
     group::calls_to_a_session_reach_that_session_alone,
     group::a_session_that_is_gone_is_reported,
+    cancellation::a_dropped_call_ends_its_handler,
+    cancellation::a_dropped_call_that_has_not_started_never_runs,
+    cancellation::every_subscriber_drops_a_dropped_call,
+    cancellation::a_method_marked_no_cancel_runs_to_its_end,
+    cancellation::a_call_that_is_not_aborted_goes_on,
+    cancellation::a_dropped_call_to_a_session_ends_its_handler,
     broadcast::every_subscriber_runs_a_call_and_the_first_answer_wins,
     broadcast::every_subscriber_runs_a_notification,
     broadcast::nobody_hears_oneself_unless_asked_for,

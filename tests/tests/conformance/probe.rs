@@ -31,6 +31,11 @@ pub(crate) trait Probe {
     async fn panic(&self) -> u32;
     /// Waits until the test opens the gate.
     async fn gated(&self, n: u64) -> u64;
+    /// The same, and a caller who gives it up does not stop it.
+    #[rpc(no_cancel)]
+    async fn stubborn(&self, n: u64) -> u64;
+    /// Waits for its token to fire, and tells the test; it is not dropped before, because it waits elsewhere.
+    async fn until_cancelled(&self, #[ctx] cx: &Context) -> u32;
     async fn who(&self) -> String;
     async fn seen(&self, #[ctx] cx: &Context) -> Seen;
     async fn sum(&self, a: i64, b: Option<i64>) -> i64;
@@ -156,6 +161,20 @@ impl Probe for Arc<Observed> {
         self.gated.lock().unwrap().push(n);
         self.gate.acquire().await.unwrap().forget();
         n
+    }
+
+    async fn stubborn(&self, n: u64) -> u64 {
+        self.gated(n).await
+    }
+
+    async fn until_cancelled(&self, cx: &Context) -> u32 {
+        let _running = Running::new(self);
+        let (observed, cancelled) = (Arc::clone(self), cx.cancellation().clone());
+        tokio::spawn(async move {
+            cancelled.cancelled().await;
+            observed.notes.lock().unwrap().push(1);
+        });
+        std::future::pending().await
     }
 
     async fn who(&self) -> String {

@@ -42,6 +42,12 @@ reply 01930000-0000-7000-8000-0000000000bb json
 the server's queue of 1 was full
 ";
 
+const CANCEL: &str = "\
+cancel 01930000-0000-7000-8000-0000000000aa -
+1 27500
+2 -
+";
+
 const HELLO: &str = "hello 01930000-0000-7000-8000-0000000000aa -\n";
 
 const CLOSE: &str = "close 01930000-0000-7000-8000-0000000000bb -\n";
@@ -184,6 +190,18 @@ fn golden_replies() {
 }
 
 #[test]
+fn golden_cancel() {
+    let now = Instant::now();
+    let calls = [(1, Some(now + Duration::from_millis(27_500))), (2, None)];
+    assert_eq!(text(cancel(caller(), calls, now)), CANCEL);
+    let Decoded::Cancel { caller: from, calls } = decode_value(CANCEL).unwrap() else {
+        panic!("not a cancel entry");
+    };
+    assert_eq!(from, caller());
+    assert_eq!(calls, [(1, Some(Duration::from_millis(27_500))), (2, None)]);
+}
+
+#[test]
 fn golden_hello_and_close() {
     assert_eq!(text(hello(caller())), HELLO);
     assert_eq!(text(close(server())), CLOSE);
@@ -195,7 +213,7 @@ fn golden_hello_and_close() {
 fn the_golden_examples_are_those_of_the_documentation() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wire.md");
     let page = std::fs::read_to_string(path).unwrap();
-    for golden in [CALL, PACKED_CALLS, NOTIFICATION, REPLIES, HELLO, CLOSE] {
+    for golden in [CALL, PACKED_CALLS, NOTIFICATION, REPLIES, CANCEL, HELLO, CLOSE] {
         let block = format!("```text\n{golden}```\n");
         assert!(page.contains(&block), "docs/wire.md lacks this example:\n{block}");
     }

@@ -113,7 +113,7 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(value in vec(any::<u8>(), 0..300)) {
         let _ = decode_value(value.clone());
-        for golden in [CALL, NOTIFICATION, REPLIES, HELLO] {
+        for golden in [CALL, NOTIFICATION, REPLIES, CANCEL, HELLO] {
             let head = golden.lines().next().unwrap();
             let _ = decode_value([head.as_bytes(), b"\n", &value].concat());
         }
