@@ -51,16 +51,21 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// The request, as number `sequence` of its session.
-    pub(crate) fn into_request(self, sequence: u64, started: Instant, default_timeout: Duration) -> Request {
+    /// When it is given up, if it was started at `started`.
+    pub(crate) fn deadline(&self, started: Instant, default_timeout: Duration) -> Option<Instant> {
         let timeout = self.timeout.resolve(self.method, self.kind, default_timeout);
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
+        // The earlier of the two that are set.
+        deadline.into_iter().chain(self.deadline).min()
+    }
+
+    /// The request, as number `sequence` of its session.
+    pub(crate) fn into_request(self, sequence: u64, deadline: Option<Instant>) -> Request {
         Request {
             sequence,
             kind: self.kind,
             method: self.method.name().into(),
-            // The earlier of the two that are set.
-            deadline: deadline.into_iter().chain(self.deadline).min(),
+            deadline,
             attempt: 1,
             at_most_once: self.method.is_at_most_once(),
             headers: self.headers,

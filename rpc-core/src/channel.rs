@@ -214,6 +214,7 @@ impl ChannelBuilder {
         io.open(shared.clone(), &shared.dispatcher.services().on_stream())
             .await?;
         shared.runtime.spawn(Arc::clone(&shared).judge_refusals());
+        shared.runtime.spawn(Arc::clone(&shared).watch_servers());
         Ok(RpcChannel { alive })
     }
 }

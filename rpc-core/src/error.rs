@@ -22,14 +22,28 @@ pub enum CallError<E = Infallible> {
 
     /// No reply came in time. The method may have run, may be running, or may never have started.
     #[error(
-        "{method}: no reply within {timeout:?}; is a server of it running, and is it fast enough? \
-         `with_timeout` on the client gives it longer"
+        "{method}: no reply within {timeout:?}: {standing}; add servers, or give it longer with `with_timeout` on the \
+         client"
     )]
     DeadlineExceeded {
         /// The method that was called.
         method: &'static str,
         /// How long the caller waited.
         timeout: Duration,
+        /// How many servers of it were alive and how many requests waited, as of the last two seconds, for a person.
+        standing: String,
+    },
+
+    /// No live server serves the method; nothing was sent.
+    #[error(
+        "{method}: no live server serves it ({}); start one, compare the names of stream and service, or have calls wait \
+         for servers to come with `fail_fast(false)`", listed(.served)
+    )]
+    NoWorkers {
+        /// The method that was called.
+        method: &'static str,
+        /// The services of the stream that somebody serves.
+        served: Vec<String>,
     },
 
     /// The servers had no room for the call; it did not run.
@@ -145,7 +159,16 @@ impl CallError {
     pub(crate) fn widen<E>(self) -> CallError<E> {
         match self {
             Self::Service(never) => match never {},
-            Self::DeadlineExceeded { method, timeout } => CallError::DeadlineExceeded { method, timeout },
+            Self::DeadlineExceeded {
+                method,
+                timeout,
+                standing,
+            } => CallError::DeadlineExceeded {
+                method,
+                timeout,
+                standing,
+            },
+            Self::NoWorkers { method, served } => CallError::NoWorkers { method, served },
             Self::Overloaded { method, reason } => CallError::Overloaded { method, reason },
             Self::MethodNotFound { method, reason } => CallError::MethodNotFound { method, reason },
             Self::BadArguments { method, reason } => CallError::BadArguments { method, reason },
@@ -173,6 +196,13 @@ impl CallError {
             FaultKind::BadResult => Self::BadResult { method, reason },
             FaultKind::Other => Self::Other { method, reason },
         }
+    }
+}
+
+fn listed(served: &[String]) -> String {
+    match served {
+        [] => "the stream has no live servers at all".to_owned(),
+        _ => format!("live servers of the stream serve {}", served.join(", ")),
     }
 }
 

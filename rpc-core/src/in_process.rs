@@ -43,7 +43,8 @@ impl Route for InProcess {
 impl InProcess {
     async fn run(&self, draft: Draft) -> Ending {
         let started = Instant::now();
-        let request = draft.into_request(1, started, crate::DEFAULT_CALL_TIMEOUT);
+        let deadline = draft.deadline(started, crate::DEFAULT_CALL_TIMEOUT);
+        let request = draft.into_request(1, deadline);
         let Some(method) = self.services.find(&request.method, Reach::Stream) else {
             return Ok(Outcome::Fault(self.services.not_found(&request.method)));
         };
@@ -57,7 +58,8 @@ impl InProcess {
             Some(outcome) => Ok(outcome),
             None => Err(CallError::DeadlineExceeded {
                 method: name,
-                timeout: request.deadline.map_or(Duration::MAX, |deadline| deadline - started),
+                timeout: deadline.map_or(Duration::MAX, |deadline| deadline - started),
+                standing: "it runs in this process".to_owned(),
             }),
         }
     }

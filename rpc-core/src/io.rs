@@ -41,6 +41,10 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     /// The servers registered under the stream.
     async fn peers(&self) -> Result<Vec<Peer>, IoError>;
 
+    /// How many requests wait in the stream, unread or unsettled, for the group that has most; `None` where nobody can
+    /// tell, as in broadcast.
+    async fn backlog(&self) -> Result<Option<u64>, IoError>;
+
     /// Stops reading requests; when it returns, no more will be delivered.
     async fn drain(&self);
 
@@ -143,6 +147,12 @@ pub struct ChannelSettings {
     pub max_deliveries: u32,
     /// How long a failed notification waits before it is tried again (1 s); twice as long each further time.
     pub retry_backoff: Duration,
+    /// Whether a call that no live server serves ends at once as [`NoWorkers`](crate::CallError::NoWorkers) (yes), or waits
+    /// for servers to come.
+    ///
+    /// "At once" is when the registry has shown nobody for a second, and not within three seconds of opening the channel.
+    /// Notifications always wait.
+    pub fail_fast: bool,
     /// Whether a broadcast channel also runs what it sent itself (no).
     pub receive_own: bool,
     /// Whether a peer's `signal_close` closes this channel (no).
@@ -158,6 +168,7 @@ impl Default for ChannelSettings {
             close_grace: Duration::from_secs(10),
             max_deliveries: 3,
             retry_backoff: Duration::from_secs(1),
+            fail_fast: true,
             receive_own: false,
             obey_close_signal: false,
         }

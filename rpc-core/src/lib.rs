@@ -36,12 +36,14 @@ mod in_flight;
 mod in_process;
 mod memory;
 mod queue;
+mod roster;
 mod service;
 mod settlement;
 mod shared;
 mod stats;
 #[cfg(test)]
 mod testing;
+mod watch;
 
 use std::time::Duration;
 

@@ -358,6 +358,16 @@ impl RpcIo for MemoryIo {
             .collect())
     }
 
+    async fn backlog(&self) -> Result<Option<u64>, IoError> {
+        if self.broker.mode == Mode::Broadcast {
+            return Ok(None);
+        }
+        let state = self.broker.state();
+        let waiting = state.groups.values().map(|group| lock(&group.waiting).len());
+        let most = waiting.max().unwrap_or(state.unclaimed.len());
+        Ok(Some(most as u64))
+    }
+
     async fn drain(&self) {
         // A subscriber is fed by whoever sends; without services it gets nothing more.
         if let Some(member) = self.broker.state().members.get_mut(&self.session) {

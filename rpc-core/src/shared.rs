@@ -1,34 +1,28 @@
 //! What the handles of a channel, its IO and its handlers share.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Draft, Route};
-use crate::descriptor::service_of;
 use crate::dispatch::Dispatcher;
 use crate::error::CallError;
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
-use crate::io::{ChannelSettings, Mode, Outgoing, Peer, RpcIo};
+use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
 use crate::message::{FaultKind, Kind, Outcome, Reply, Target};
+use crate::roster::Roster;
 use crate::stats::Counters;
 
 /// How long handlers have to be dropped.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
-
-/// How long refusals are collected before the registry is asked: under overload they come by the hundred.
-const JUDGE_PAUSE: Duration = Duration::from_millis(20);
-
-/// How soon the registry is asked again while refused broadcast calls wait for an answer.
-const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One channel. Its IO holds it too; only [`Alive`] says whether anybody still wants it.
 pub(crate) struct Shared {
@@ -39,7 +33,12 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
     /// A refusal was kept: the registry is to be asked whether anybody can still answer.
-    refused: Notify,
+    pub(crate) refused: Notify,
+    pub(crate) roster: Mutex<Roster>,
+    /// Somebody waits for the registry to be looked at.
+    pub(crate) wanted: Notify,
+    /// The registry was looked at.
+    pub(crate) looked: Notify,
     closing: AtomicBool,
     /// No further calls.
     ended: AtomicBool,
@@ -57,6 +56,9 @@ impl Shared {
             counters,
             runtime,
             refused: Notify::new(),
+            roster: Mutex::new(Roster::new(Instant::now())),
+            wanted: Notify::new(),
+            looked: Notify::new(),
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -96,50 +98,6 @@ impl Shared {
         match self.io.mode() {
             Mode::Broadcast => fault.is_refusal(),
             Mode::Group => fault == FaultKind::MethodNotFound,
-        }
-    }
-
-    /// Whether `peer` may still answer a call to `service` that `refused` have declined.
-    fn can_answer(&self, peer: &Peer, peers: &[Peer], service: &str, refused: &[SessionId]) -> bool {
-        if !peer.alive || !peer.services.iter().any(|name| name == service) {
-            return false;
-        }
-        match group_of(peer) {
-            // A subscriber is not sent what it sent itself.
-            None => {
-                let own = peer.session == self.io.session() && !self.settings.receive_own;
-                !own && !refused.contains(&peer.session)
-            }
-            // One worker of each group has the call: if that one has declined, its group has.
-            Some(own) => !peers
-                .iter()
-                .any(|p| refused.contains(&p.session) && group_of(p) == Some(own)),
-        }
-    }
-
-    /// Ends refused calls as soon as no live server is left that could answer.
-    pub(crate) async fn judge_refusals(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = self.refused.notified() => {}
-                () = self.closed.cancelled() => return,
-            }
-            // Peers may die or come while calls wait, so one look is not enough.
-            while !self.closed.is_cancelled() {
-                sleep(JUDGE_PAUSE).await;
-                let hopeful = match self.io.peers().await {
-                    Ok(peers) => self.in_flight.judge(|method, refused| {
-                        let service = service_of(method);
-                        !peers.iter().any(|peer| self.can_answer(peer, &peers, service, refused))
-                    }),
-                    // The connection is down: the calls go on waiting, until their deadline at most.
-                    Err(_) => 1,
-                };
-                if hopeful == 0 {
-                    break;
-                }
-                let _ = timeout(JUDGE_INTERVAL, self.refused.notified()).await;
-            }
         }
     }
 
@@ -184,10 +142,6 @@ impl Shared {
     }
 }
 
-fn group_of(peer: &Peer) -> Option<&str> {
-    peer.consumer.as_ref().map(|(group, _)| group.as_str())
-}
-
 /// Held by the handles of a channel: when the last one goes, so does the channel.
 pub(crate) struct Alive {
     pub(crate) shared: Arc<Shared>,
@@ -205,6 +159,15 @@ impl Alive {
         let shared = &self.shared;
         let started = Instant::now();
         let (method, kind) = (draft.method.name(), draft.kind);
+        let deadline = draft.deadline(started, shared.settings.call_timeout);
+        shared.counters.calls.add(1);
+        if kind == Kind::Call && target == Target::Stream {
+            if shared.settings.fail_fast {
+                self.find_server(method, started, deadline).await?;
+            } else {
+                shared.want_first_look();
+            }
+        }
         let (sequence, ending) = shared.in_flight.open(method, kind, target);
         // Armed before anything is sent, so that a call that is dropped leaves nothing behind.
         let mut entry = TableEntry {
@@ -216,17 +179,14 @@ impl Alive {
         if shared.ended.load(Ordering::SeqCst) {
             return Err(CallError::Closed { method });
         }
-        let request = draft.into_request(sequence, started, shared.settings.call_timeout);
+        let request = draft.into_request(sequence, deadline);
         // A notification without a deadline may run any time, but its sender waits only so long for Redis to take it.
         let patience = match kind {
-            Kind::Call => request.deadline,
-            Kind::Notification => request
-                .deadline
-                .or_else(|| started.checked_add(shared.settings.call_timeout)),
+            Kind::Call => deadline,
+            Kind::Notification => deadline.or_else(|| started.checked_add(shared.settings.call_timeout)),
         };
-        shared.counters.calls.add(1);
         if kind == Kind::Call {
-            entry.sent = Some((target, request.deadline));
+            entry.sent = Some((target, deadline));
         }
         shared.io.send(Outgoing::Request { target, request });
         let ended = match patience {
@@ -240,7 +200,11 @@ impl Alive {
                 None => {
                     let timeout = patience.map_or(Duration::MAX, |deadline| deadline - started);
                     match kind {
-                        Kind::Call => CallError::DeadlineExceeded { method, timeout },
+                        Kind::Call => CallError::DeadlineExceeded {
+                            method,
+                            timeout,
+                            standing: self.standing(method, target),
+                        },
                         Kind::Notification => CallError::Indeterminate {
                             method,
                             reason: format!("the notification was not taken within {timeout:?}"),
@@ -248,6 +212,44 @@ impl Alive {
                     }
                 }
             }),
+        }
+    }
+}
+
+impl Alive {
+    /// Waits until somebody is known to serve `method`; at once if that is so already.
+    async fn find_server(
+        &self,
+        method: &'static str,
+        started: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<(), CallError> {
+        let shared = &self.shared;
+        let patience = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            served = shared.is_served(method) => match served {
+                true => Ok(()),
+                false => Err(CallError::NoWorkers { method, served: shared.served() }),
+            },
+            () = shared.closed.cancelled() => Err(CallError::Closed { method }),
+            () = patience => Err(CallError::DeadlineExceeded {
+                method,
+                timeout: deadline.map_or(Duration::MAX, |deadline| deadline - started),
+                standing: self.standing(method, Target::Stream),
+            }),
+        }
+    }
+
+    fn standing(&self, method: &str, target: Target) -> String {
+        match target {
+            Target::Stream => self.shared.standing(method).to_string(),
+            Target::Session(session) => format!("only session {session} was asked"),
         }
     }
 }
@@ -292,33 +294,8 @@ mod tests {
     use super::*;
     use crate::Caller;
     use crate::channel::RpcChannel;
-    use crate::message::Fault;
+    use crate::io::Mode;
     use crate::testing::{METHODS, Noted};
-
-    fn peer() -> Peer {
-        Peer::new(SessionId::generate(), vec!["unit".to_owned()])
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_flood_of_refusals_is_no_flood_of_questions() {
-        let io = Noted::new(Mode::Broadcast, ChannelSettings::default(), vec![peer(), peer()]);
-        let channel = RpcChannel::open(Arc::clone(&io)).await.unwrap();
-        let call = tokio::spawn(Caller::from(&channel).call::<(), _>(&METHODS[0], &()));
-        let endpoint = io.endpoint.get().unwrap();
-        for _ in 0..500 {
-            sleep(Duration::from_millis(1)).await;
-            let outcome = Outcome::Fault(Fault::new(FaultKind::Overloaded, "full"));
-            let reply = Reply {
-                sequence: 1,
-                outcome,
-                handler_time: Duration::ZERO,
-            };
-            endpoint.reply(io.peers[0].session, vec![reply]);
-        }
-        assert!(!call.is_finished());
-        let asked = io.peers_asked.load(Ordering::SeqCst);
-        assert!((1..=30).contains(&asked), "{asked}");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_notification_that_is_not_taken_says_so() {

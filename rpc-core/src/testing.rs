@@ -129,6 +129,10 @@ impl RpcIo for Arc<Noted> {
         Ok(self.peers.clone())
     }
 
+    async fn backlog(&self) -> Result<Option<u64>, IoError> {
+        Ok(None)
+    }
+
     async fn drain(&self) {}
 
     async fn close(&self) {}

@@ -114,6 +114,10 @@ pub enum RedisStreamsError {
         known: u32,
     },
 
+    /// The IO carries no channel yet.
+    #[error("this RedisStreamsIo is not in a channel yet; open one with it first")]
+    NotOpen,
+
     /// An IO carries one channel.
     #[error("this RedisStreamsIo carries a channel already; connect another one")]
     InUse,

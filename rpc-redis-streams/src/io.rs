@@ -19,6 +19,7 @@ use crate::keys::Keys;
 use crate::meta;
 use crate::outbox::Message;
 use crate::registry;
+use crate::retention;
 use crate::shared::Shared;
 use crate::writer::Writer;
 
@@ -172,6 +173,7 @@ impl RpcIo for RedisStreamsIo {
             io.agreement
         };
 
+        io.set_writing(&connection);
         *io.endpoint() = Some(endpoint.clone());
         match group_reader {
             Some(connection) => {
@@ -192,7 +194,16 @@ impl RpcIo for RedisStreamsIo {
     }
 
     async fn peers(&self) -> Result<Vec<Peer>, IoError> {
-        Ok(self.workers().await?)
+        let inner = &self.inner;
+        Ok(registry::peers(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
+    }
+
+    async fn backlog(&self) -> Result<Option<u64>, IoError> {
+        let inner = &self.inner;
+        if inner.config.mode() == Mode::Broadcast {
+            return Ok(None);
+        }
+        Ok(retention::backlog(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
     }
 
     async fn drain(&self) {

@@ -3,7 +3,9 @@
 use redis::{RedisResult, Value};
 use rpc_core::{EntryId, Mode};
 
+use crate::connection::{Connection, Connector};
 use crate::entry;
+use crate::error::RedisStreamsError;
 use crate::keys::Keys;
 
 /// What is kept of the stream.
@@ -111,6 +113,27 @@ fn settled_floor(connection: &mut redis::Connection, keys: &Keys, group: Value) 
     // Settled between the two commands, if there is no oldest one any more: then the group is a little ahead of this.
     let oldest = entry::list(summary).get(1).and_then(entry::id);
     Ok(Some(oldest.unwrap_or(delivered)))
+}
+
+/// How many entries wait for the group that has most, unread or unsettled; `None` where Redis cannot tell. XINFO GROUPS.
+pub(crate) async fn backlog(
+    connection: &mut Connection,
+    connector: &Connector,
+    keys: &Keys,
+) -> Result<Option<u64>, RedisStreamsError> {
+    const COMMAND: &str = "XINFO GROUPS";
+    let mut question = redis::pipe();
+    question.cmd("XINFO").arg("GROUPS").arg(&keys.requests);
+    let answer = connector.ask(connection, COMMAND, &question).await?.pop();
+    let waiting = entry::list(answer.unwrap_or_default()).into_iter().map(|group| {
+        let group = entry::by_name(group);
+        let number = |name: &str| group.get(name).and_then(entry::number);
+        Some(number("pending")? + number("lag")?)
+    });
+    // One group that cannot be told makes the greatest unknown.
+    Ok(waiting
+        .collect::<Option<Vec<u64>>>()
+        .and_then(|waiting| waiting.into_iter().max()))
 }
 
 #[cfg(test)]

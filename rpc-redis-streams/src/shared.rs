@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) group_drained: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
+    /// The writer's, for short questions beside what it writes.
+    writing: Mutex<Option<Connection>>,
     /// For commands that are not of the hot path; opened when it is first needed.
     management: tokio::sync::Mutex<Option<Connection>>,
     /// From `connect` to `open`, which makes it the writer's.
@@ -94,6 +96,7 @@ impl Shared {
             draining: CancellationToken::new(),
             group_drained: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            writing: Mutex::new(None),
             management: tokio::sync::Mutex::new(None),
             first_connection: Mutex::new(Some(connection)),
             server: Mutex::new(None),
@@ -107,6 +110,18 @@ impl Shared {
 
     pub(crate) fn session(&self) -> SessionId {
         self.destination.session
+    }
+
+    /// The writer has another connection now.
+    pub(crate) fn set_writing(&self, connection: &Connection) {
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+    }
+
+    /// The writer's connection, for a short question that a client asks again and again: it is not to cost every client
+    /// one more connection.
+    pub(crate) fn writing(&self) -> Result<Connection, RedisStreamsError> {
+        let connection = self.writing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        connection.ok_or(RedisStreamsError::NotOpen)
     }
 
     /// Runs `command` on the connection for management, which is opened when it is needed and dropped when it fails.

@@ -218,8 +218,13 @@ impl Writer {
         }
     }
 
-    async fn reconnect(&mut self) {
+    async fn connect_again(&mut self) {
         self.connection = self.io.connector.reconnect("writer").await;
+        self.io.set_writing(&self.connection);
+    }
+
+    async fn reconnect(&mut self) {
+        self.connect_again().await;
         // The inbox may have gone with a restart: known before anything is sent that would be answered there.
         self.renew_inbox().await;
     }
@@ -257,7 +262,7 @@ impl Writer {
                 }
             }
             // The next flush or tick finds the connection lost, too.
-            Err(_) => self.connection = self.io.connector.reconnect("writer").await,
+            Err(_) => self.connect_again().await,
         }
     }
 

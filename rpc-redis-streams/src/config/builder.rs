@@ -49,6 +49,7 @@ pub struct ConfigBuilder {
     close_grace: Option<Duration>,
     max_deliveries: Option<usize>,
     retry_backoff: Option<Duration>,
+    fail_fast: Option<bool>,
     receive_own: Option<bool>,
     obey_close_signal: Option<bool>,
 }
@@ -91,6 +92,7 @@ options_by_name!(
     close_grace,
     max_deliveries,
     retry_backoff,
+    fail_fast,
     receive_own,
     obey_close_signal,
 );
@@ -233,6 +235,17 @@ impl ConfigBuilder {
         self
     }
 
+    /// Whether a call that no live server serves ends as `NoWorkers`, before anything is written, instead of waiting for
+    /// servers to come.
+    ///
+    /// It ends so when the registry has shown no server of it for a second, and not within three seconds of connecting.
+    /// Servers that don't register, such as programs in other languages, are not seen. Notifications always wait. Default:
+    /// yes.
+    pub fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.fail_fast = Some(fail_fast);
+        self
+    }
+
     /// Whether a broadcast channel also runs what it sent itself.
     ///
     /// In group mode own requests are run like any other, whatever is said here. Default: no.
@@ -347,6 +360,7 @@ impl ConfigBuilder {
         if let Some(pause) = self.retry_backoff {
             settings.retry_backoff = checked_time("retry_backoff", pause, MILLISECOND, HOUR)?;
         }
+        settings.fail_fast = self.fail_fast.unwrap_or(settings.fail_fast);
         settings.receive_own = self.receive_own.unwrap_or(settings.receive_own);
         settings.obey_close_signal = self.obey_close_signal.unwrap_or(settings.obey_close_signal);
         Ok(settings)

@@ -191,6 +191,12 @@ impl Config {
         self.settings.close_grace
     }
 
+    /// Whether calls that no live server serves end at once.
+    #[must_use]
+    pub fn fail_fast(&self) -> bool {
+        self.settings.fail_fast
+    }
+
     /// Whether a broadcast channel also runs what it sent itself.
     #[must_use]
     pub fn receive_own(&self) -> bool {

@@ -79,6 +79,7 @@ impl Backend for Redis {
             .close_grace(settings.close_grace)
             .max_deliveries(settings.max_deliveries as usize)
             .retry_backoff(settings.retry_backoff)
+            .fail_fast(settings.fail_fast)
             .receive_own(settings.receive_own)
             .obey_close_signal(settings.obey_close_signal);
         config = match self.mode {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpc_core::{CallError, Mode};
+use rpc_core::{CallError, Mode, RpcChannel};
 use tests::eventually;
 
 use crate::backend::Backend;
@@ -153,7 +153,12 @@ pub(crate) async fn a_call_without_a_reply_ends_at_its_deadline<B: Backend>() {
     let channel = backend.client().await;
     let hasty = ProbeClient::new(&channel).with_timeout(Duration::from_millis(300));
     match hasty.gated(1).await {
-        Err(CallError::DeadlineExceeded { method, timeout }) => {
+        Err(CallError::DeadlineExceeded {
+            method,
+            timeout,
+            standing,
+        }) => {
+            assert!(standing.starts_with("1 live server serves it"), "{standing}");
             assert_eq!(method, "probe.gated");
             assert!(timeout >= Duration::from_millis(299), "{timeout:?}");
         }
@@ -170,7 +175,8 @@ pub(crate) async fn a_call_without_a_reply_ends_at_its_deadline<B: Backend>() {
 
 pub(crate) async fn an_expired_call_is_not_run<B: Backend>() {
     let backend = B::start(Mode::Group).await;
-    let channel = backend.client().await;
+    let patient = backend.connect_with(|settings| settings.fail_fast = false).await;
+    let channel = RpcChannel::open(patient).await.unwrap();
     let hasty = ProbeClient::new(&channel).with_timeout(Duration::from_millis(100));
     // Nobody serves it in time: it waits in the stream.
     assert!(matches!(

@@ -7,6 +7,7 @@ mod calls;
 mod cancellation;
 mod closing;
 mod group;
+mod no_workers;
 mod probe;
 
 /// Runs each behaviour against each backend, within a time limit.
@@ -59,6 +60,11 @@ conformance! {
     cancellation::a_method_marked_no_cancel_runs_to_its_end,
     cancellation::a_call_that_is_not_aborted_goes_on,
     cancellation::a_dropped_call_to_a_session_ends_its_handler,
+    no_workers::a_call_that_nobody_serves_is_refused,
+    no_workers::a_broadcast_call_that_nobody_serves_is_refused,
+    no_workers::a_restart_of_the_only_worker_fails_no_call,
+    no_workers::without_fail_fast_calls_wait_for_servers,
+    no_workers::a_notification_waits_for_servers,
     broadcast::every_subscriber_runs_a_call_and_the_first_answer_wins,
     broadcast::every_subscriber_runs_a_notification,
     broadcast::nobody_hears_oneself_unless_asked_for,

@@ -33,6 +33,7 @@ fn defaults() {
     assert_eq!(config.concurrency(), 1024);
     assert_eq!(config.call_timeout(), Duration::from_secs(30));
     assert_eq!(config.close_grace(), Duration::from_secs(10));
+    assert!(config.fail_fast());
     assert!(!config.receive_own());
     assert!(!config.obey_close_signal());
     assert_eq!(config.settings(), ChannelSettings::default());
@@ -59,6 +60,7 @@ fn the_three_ways_agree_in_group_mode() {
         .close_grace(Duration::ZERO)
         .max_deliveries(9)
         .retry_backoff(Duration::from_millis(5))
+        .fail_fast(false)
         .receive_own(true)
         .obey_close_signal(true)
         .build()
@@ -66,7 +68,7 @@ fn the_three_ways_agree_in_group_mode() {
     assert_eq!(built.mode(), Mode::Group);
 
     let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
-                   &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_deliveries=9&retry_backoff=5ms&receive_own=true\
+                   &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
     assert_eq!(Config::from_url(url).unwrap(), built);
@@ -74,7 +76,7 @@ fn the_three_ways_agree_in_group_mode() {
     let table = format!(
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
              "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
-             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_deliveries": 9, "retry_backoff": "5ms", "receive_own": true,
+             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
     assert_eq!(json(&table).unwrap(), built);
@@ -266,7 +268,7 @@ fn unreadable_values_say_what_to_write() {
 #[test]
 fn unknown_and_repeated_options_are_refused() {
     let known = "known are url, stream, mode, group, consumer, session_id, start, max_len, block_timeout, \
-                 connect_timeout, max_queue_size, concurrency, call_timeout, close_grace, max_deliveries, retry_backoff, receive_own, \
+                 connect_timeout, max_queue_size, concurrency, call_timeout, close_grace, max_deliveries, retry_backoff, fail_fast, receive_own, \
                  obey_close_signal";
     let message = format!("unknown option \"timeout\"; {known}");
     assert_eq!(url_refused("redis://h?timeout=5s"), message);
