@@ -111,6 +111,7 @@ impl RpcChannel {
             refused: counters.refused.get(),
             expired: counters.expired.get(),
             cancelled: counters.cancelled.get(),
+            repeated: counters.repeated.get(),
             failed_notifications: counters.failed_notifications.get(),
             missed: counters.missed.get(),
             malformed: counters.malformed.get(),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -14,7 +15,7 @@ use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent, Skipped};
 use crate::handler;
 use crate::id::{CallId, SessionId};
-use crate::io::{ChannelSettings, RpcIo};
+use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
 use crate::queue::DropOldest;
 use crate::service::{Method, Reach, Services};
@@ -23,6 +24,9 @@ use crate::stats::Counters;
 
 /// How many broadcast calls are remembered, to recognise repeats: more than the entries of a stream that is read anew.
 const RECENT_CALLS: usize = 16_384;
+
+/// How soon it is asked again whether a call with the same idempotency key has returned.
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs what arrives.
 pub(crate) struct Dispatcher {
@@ -53,7 +57,7 @@ struct State {
     /// Which of the two is next, when both have something.
     queue_is_next: bool,
     running: usize,
-    /// Failed notifications that are to be tried again later.
+    /// Requests that are to be tried again later: failed notifications, and calls whose idempotency key another call has.
     resting: usize,
     recent: Recent,
 }
@@ -193,7 +197,7 @@ impl Dispatcher {
                 if why == Skipped::Expired {
                     self.counters.expired.add(1);
                 }
-                self.settlements.settle(slot, End::Settle(None));
+                self.settlements.settle(slot, End::Dropped);
             }
             // A method that is not served is never admitted to run.
             Admission::Run => {}
@@ -244,6 +248,15 @@ impl Dispatcher {
         if self.cancellations.contains(slot.call) {
             return self.given_up(slot);
         }
+        if let Some(window) = method.descriptor.dedupe_window() {
+            let whence = (slot.entry, slot.index, slot.origin);
+            let run = KeyedRun::new(method.descriptor.name(), window, &request, slot.call, whence);
+            match self.settlements.claim(slot, run).await {
+                Claim::Granted => {}
+                Claim::Done(outcome) => return self.repeated(slot, &request, outcome),
+                Claim::Taken => return self.rest(Job { slot, request, method }, CLAIM_PAUSE),
+            }
+        }
         self.counters.handled.add(1);
         let (kind, attempt) = (request.kind, request.attempt);
         let name = method.descriptor.name();
@@ -278,9 +291,9 @@ impl Dispatcher {
                     outcome,
                     handler_time: started.elapsed(),
                 };
-                self.settlements.settle(slot, End::Settle(Some(reply)));
+                self.settlements.settle(slot, End::Answered(reply));
             }
-            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(slot, End::Settle(None)),
+            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(slot, End::Done),
             (Some(outcome), Kind::Notification) => {
                 let total = self.counters.failed_notifications.add(1);
                 tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "a notification failed");
@@ -289,10 +302,24 @@ impl Dispatcher {
         }
     }
 
+    /// A call with the same idempotency key has returned.
+    fn repeated(&self, slot: Slot, request: &Request, outcome: Outcome) {
+        self.counters.repeated.add(1);
+        let end = match request.kind {
+            Kind::Notification => End::Dropped,
+            Kind::Call => End::Answered(Reply {
+                sequence: slot.call.sequence,
+                outcome,
+                handler_time: Duration::ZERO,
+            }),
+        };
+        self.settlements.settle(slot, end);
+    }
+
     /// The caller of a request has given it up: nobody waits for an answer.
     fn given_up(&self, slot: Slot) {
         self.counters.cancelled.add(1);
-        self.settlements.settle(slot, End::Settle(None));
+        self.settlements.settle(slot, End::Dropped);
     }
 
     /// The deadline of a request has passed. A notification of the group is kept: nobody waits who could notice.
@@ -301,7 +328,7 @@ impl Dispatcher {
         self.settlements.settle(
             slot,
             match request.kind {
-                Kind::Call => End::Settle(None),
+                Kind::Call => End::Dropped,
                 Kind::Notification => End::DeadLetter {
                     reason: "its deadline passed before it had run".to_owned(),
                     attempts: request.attempt,
@@ -332,11 +359,15 @@ impl Dispatcher {
         self.settlements.settle(job.slot, end);
     }
 
-    /// Runs a notification again after a while. It waits without a handler slot, and still unacknowledged: when this
-    /// worker ends meanwhile, another one takes it over.
+    /// Runs a notification again after a while.
     fn retry(self: &Arc<Self>, job: Job) {
         let doublings = job.request.attempt.saturating_sub(2).min(16);
-        let pause = self.settings.retry_backoff.saturating_mul(1 << doublings);
+        self.rest(job, self.settings.retry_backoff.saturating_mul(1 << doublings));
+    }
+
+    /// Puts a request aside for a while. It waits without a handler slot, and still unacknowledged: when this worker ends
+    /// meanwhile, another one takes it over.
+    fn rest(self: &Arc<Self>, job: Job, pause: Duration) {
         let dispatcher = Arc::clone(self);
         self.state().resting += 1;
         self.runtime.spawn(async move {
@@ -346,6 +377,8 @@ impl Dispatcher {
             dispatcher.room.notify_one();
             if due {
                 dispatcher.admit_again(job);
+            } else {
+                dispatcher.settlements.abandon(job.slot, job.request.kind);
             }
         });
     }
@@ -437,7 +470,7 @@ impl Dispatcher {
         for job in waiting.into_iter().filter(|job| job.request.kind == Kind::Call) {
             let closing = Fault::new(FaultKind::Overloaded, "the server is closing");
             self.settlements
-                .settle(job.slot, End::Settle(Some(fault(job.request.sequence, closing))));
+                .settle(job.slot, End::Answered(fault(job.request.sequence, closing)));
         }
         self.abort.cancel();
     }

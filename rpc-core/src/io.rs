@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use crate::dedupe::{Claim, KeyedRun, Record, UNBOUNDED_RUN};
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
 use crate::id::{CallId, EntryId, SessionId};
@@ -44,6 +45,10 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     /// How many requests wait in the stream, unread or unsettled, for the group that has most; `None` where nobody can
     /// tell, as in broadcast.
     async fn backlog(&self) -> Result<Option<u64>, IoError>;
+
+    /// Claims the idempotency key of `run` before it is run; an earlier attempt at the same run, or one whose server is dead,
+    /// stands in nobody's way.
+    async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError>;
 
     /// Stops reading requests; when it returns, no more will be delivered.
     async fn drain(&self);
@@ -186,7 +191,7 @@ pub enum Outgoing {
         /// The request.
         request: Request,
     },
-    /// The end of one delivered request. What belongs together (`reply` and `acknowledge`) takes effect together or
+    /// The end of one delivered request. Its parts take effect together or
     /// not at all; the IO repeats it until it is confirmed.
     Settle {
         /// Whom to answer.
@@ -195,6 +200,8 @@ pub enum Outgoing {
         reply: Option<Reply>,
         /// The entry that is settled with this request as its last. The IO answers with [`Endpoint::confirmed`].
         acknowledge: Option<EntryId>,
+        /// What becomes of its idempotency key, if it was claimed.
+        record: Option<Box<Record>>,
     },
     /// Copies an entry of a group to the dead letters, answers its caller and acknowledges it, all at once or not at all;
     /// the IO repeats it until it is confirmed, and answers with [`Endpoint::confirmed`].

@@ -26,6 +26,7 @@ mod cancellation;
 mod channel;
 mod codec;
 mod context;
+mod dedupe;
 mod descriptor;
 mod dispatch;
 mod endpoint;

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cancellation::GivenUp;
+use crate::dedupe::Keys;
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
 use crate::id::{CallId, EntryId, SessionId};
-use crate::io::{ChannelSettings, Endpoint, Mode, Outgoing, Peer, RpcIo, SendFailure};
+use crate::io::{ChannelSettings, Claim, Endpoint, KeyedRun, Mode, Outgoing, Peer, RpcIo, SendFailure};
 use crate::message::{Delivery, Kind, Origin, Request, Target};
 
 /// How many requests may wait for a group before further ones are refused: memory is finite.
@@ -34,6 +35,7 @@ struct State {
     groups: HashMap<String, Group>,
     /// Sent before there was a group: the first one inherits it.
     unclaimed: VecDeque<Delivery>,
+    keys: Keys,
     /// For servers to come.
     given_up: GivenUp,
     last_entry: u64,
@@ -131,6 +133,14 @@ impl MemoryIo {
             Ok(()) if kind == Kind::Notification => self.tell_self(|own| own.accepted(sequence)),
             Ok(()) => {}
             Err(failure) => self.tell_self(|own| own.failed(sequence, target, failure)),
+        }
+    }
+
+    /// Who runs what was read so: one worker of the group, or each session.
+    fn reader(&self, origin: Origin) -> String {
+        match origin {
+            Origin::Group => self.group.clone(),
+            Origin::Broadcast | Origin::Direct => self.session.to_string(),
         }
     }
 
@@ -285,7 +295,13 @@ impl RpcIo for MemoryIo {
                 caller,
                 reply,
                 acknowledge,
+                record,
             } => {
+                if let Some(record) = record {
+                    let reader = self.reader(record.run.origin);
+                    let mut state = self.broker.state();
+                    state.keys.record(reader, self.session, *record, Instant::now());
+                }
                 if let (Some(reply), Some(endpoint)) = (reply, self.broker.member(caller)) {
                     endpoint.reply(self.session, vec![reply]);
                 }
@@ -307,6 +323,7 @@ impl RpcIo for MemoryIo {
                     caller,
                     reply,
                     acknowledge: acknowledge.then_some(entry),
+                    record: None,
                 });
             }
             Outgoing::Cancel {
@@ -366,6 +383,14 @@ impl RpcIo for MemoryIo {
         let waiting = state.groups.values().map(|group| lock(&group.waiting).len());
         let most = waiting.max().unwrap_or(state.unclaimed.len());
         Ok(Some(most as u64))
+    }
+
+    async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {
+        let reader = self.reader(run.origin);
+        let mut state = self.broker.state();
+        let State { keys, members, .. } = &mut *state;
+        let lives = |session| members.contains_key(&session);
+        Ok(keys.claim(reader, self.session, run, lives, Instant::now()))
     }
 
     async fn drain(&self) {

@@ -1,14 +1,16 @@
 //! How requests end: answered, dropped, refused, buried; and how the IO is told.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::codec::Payload;
 use crate::delivery::Ledger;
-use crate::id::{CallId, EntryId};
-use crate::io::{Outgoing, RpcIo};
+use crate::id::{CallId, EntryId, SessionId};
+use crate::io::{Claim, KeyedRun, Outgoing, Record, RpcIo};
 use crate::message::{Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
 use crate::stats::Counters;
 
@@ -26,8 +28,12 @@ pub(crate) struct Slot {
 
 /// How a request ends.
 pub(crate) enum End {
-    /// With an answer, if somebody waits for one.
-    Settle(Option<Reply>),
+    /// With an answer.
+    Answered(Reply),
+    /// It has run, and nobody waits for an answer.
+    Done,
+    /// Not run, or not to its end, and nobody is told.
+    Dropped,
     /// Kept for a person to look at, if it came from a group.
     DeadLetter {
         reason: String,
@@ -41,6 +47,10 @@ pub(crate) struct Settlements {
     io: Arc<dyn RpcIo>,
     counters: Arc<Counters>,
     ledger: Mutex<Ledger>,
+    /// The idempotency keys that running requests have claimed.
+    claimed: Mutex<HashMap<(EntryId, usize, Origin), KeyedRun>>,
+    /// Whether there ever was one: most channels have no keyed methods, and are not to pay for a lock.
+    keyed: AtomicBool,
     /// When a full queue was last reported.
     warned: Mutex<Option<Instant>>,
 }
@@ -51,6 +61,8 @@ impl Settlements {
             io,
             counters,
             ledger: Mutex::default(),
+            claimed: Mutex::default(),
+            keyed: AtomicBool::new(false),
             warned: Mutex::default(),
         }
     }
@@ -78,7 +90,46 @@ impl Settlements {
         self.ledger().entries().collect()
     }
 
+    /// Claims the key of a run; if it is granted, how the request ends will be recorded under it.
+    pub(crate) async fn claim(&self, slot: Slot, run: KeyedRun) -> Claim {
+        match self.io.claim(&run).await {
+            Ok(claim) => {
+                if let Claim::Granted = claim {
+                    let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+                    claimed.insert((slot.entry, slot.index, slot.origin), run);
+                    self.keyed.store(true, Ordering::Release);
+                }
+                claim
+            }
+            Err(error) => {
+                tracing::debug!(method = run.method, %error, "an idempotency key cannot be claimed now");
+                Claim::Taken
+            }
+        }
+    }
+
+    /// What is to be recorded of a request that ends so. A fault is no result: a repeated call may have more luck; unless
+    /// the method has run, and only its result could not be written.
+    fn record(&self, slot: Slot, end: &End) -> Option<Box<Record>> {
+        if !self.keyed.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = claimed.remove(&(slot.entry, slot.index, slot.origin))?;
+        drop(claimed);
+        let result = match end {
+            End::Answered(reply) => match &reply.outcome {
+                Outcome::Fault(fault) if fault.kind != FaultKind::BadResult => None,
+                outcome => Some(outcome.clone()),
+            },
+            End::Done => Some(Outcome::Returned(Payload::empty())),
+            End::Dropped | End::DeadLetter { .. } => None,
+        };
+        Some(Box::new(Record { run, result }))
+    }
+
     pub(crate) fn settle(&self, slot: Slot, end: End) {
+        let record = self.record(slot, &end);
         let last = slot.origin == Origin::Group && self.ledger().settle(slot.entry, slot.index);
         let (caller, acknowledge) = (slot.call.session, last.then_some(slot.entry));
         match end {
@@ -86,23 +137,37 @@ impl Settlements {
                 reason,
                 attempts,
                 reply,
-            } if slot.origin == Origin::Group => self.io.send(Outgoing::DeadLetter {
+            } if slot.origin == Origin::Group => {
+                self.settled(caller, None, None, record);
+                self.io.send(Outgoing::DeadLetter {
+                    caller,
+                    reply,
+                    entry: slot.entry,
+                    acknowledge: last,
+                    reason,
+                    attempts,
+                });
+            }
+            End::Answered(reply) => self.settled(caller, Some(reply), acknowledge, record),
+            End::Done | End::Dropped => self.settled(caller, None, acknowledge, record),
+            End::DeadLetter { reply, .. } => self.settled(caller, reply, acknowledge, record),
+        }
+    }
+
+    fn settled(
+        &self,
+        caller: SessionId,
+        reply: Option<Reply>,
+        acknowledge: Option<EntryId>,
+        record: Option<Box<Record>>,
+    ) {
+        if reply.is_some() || acknowledge.is_some() || record.is_some() {
+            self.io.send(Outgoing::Settle {
                 caller,
                 reply,
-                entry: slot.entry,
-                acknowledge: last,
-                reason,
-                attempts,
-            }),
-            End::Settle(reply) | End::DeadLetter { reply, .. } => {
-                if reply.is_some() || acknowledge.is_some() {
-                    self.io.send(Outgoing::Settle {
-                        caller,
-                        reply,
-                        acknowledge,
-                    });
-                }
-            }
+                acknowledge,
+                record,
+            });
         }
     }
 
@@ -123,7 +188,11 @@ impl Settlements {
     /// Refuses a request that is not run; its caller is told, unless he has given up or does not wait.
     pub(crate) fn refuse(&self, slot: Slot, request: &Request, why: Fault) {
         let wanted = request.kind == Kind::Call && !request.is_expired(Instant::now());
-        self.settle(slot, End::Settle(wanted.then(|| fault(request.sequence, why))));
+        let end = match wanted {
+            true => End::Answered(fault(request.sequence, why)),
+            false => End::Dropped,
+        };
+        self.settle(slot, end);
     }
 
     /// Refuses what a full queue of `capacity` has dropped.
@@ -160,7 +229,7 @@ impl Settlements {
         if slot.origin != Origin::Group && kind == Kind::Call {
             let message = "the server closed before the handler had finished";
             let closing = Fault::new(FaultKind::Closing, message);
-            self.settle(slot, End::Settle(Some(fault(slot.call.sequence, closing))));
+            self.settle(slot, End::Answered(fault(slot.call.sequence, closing)));
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct ChannelStats {
     pub expired: u64,
     /// Calls that were not run, or not to their end, because their callers had given them up.
     pub cancelled: u64,
+    /// Requests that were not run because one with the same idempotency key has returned.
+    pub repeated: u64,
     /// Attempts at notifications that failed or panicked, and notifications that were refused.
     pub failed_notifications: u64,
     /// Requests that were lost before this channel could run them: those of a group that were deleted while they were
@@ -49,6 +51,7 @@ pub(crate) struct Counters {
     pub(crate) refused: Counter,
     pub(crate) expired: Counter,
     pub(crate) cancelled: Counter,
+    pub(crate) repeated: Counter,
     pub(crate) failed_notifications: Counter,
     pub(crate) missed: Counter,
     pub(crate) malformed: Counter,

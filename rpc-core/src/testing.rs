@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor};
 use crate::error::IoError;
 use crate::id::SessionId;
-use crate::io::{ChannelSettings, Endpoint, Mode, Outgoing, Peer, RpcIo};
+use crate::io::{ChannelSettings, Claim, Endpoint, KeyedRun, Mode, Outgoing, Peer, RpcIo};
 use crate::message::{Fault, FaultKind, Outcome};
 use crate::service::{HandlerFuture, Service};
 
@@ -131,6 +131,10 @@ impl RpcIo for Arc<Noted> {
 
     async fn backlog(&self) -> Result<Option<u64>, IoError> {
         Ok(None)
+    }
+
+    async fn claim(&self, _: &KeyedRun) -> Result<Claim, IoError> {
+        Ok(Claim::Granted)
     }
 
     async fn drain(&self) {}

@@ -4,28 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use redis::{Cmd, Pipeline, Value};
 use rpc_core::io::{Outgoing, SendFailure};
-use rpc_core::message::{Kind, Outcome, Reply, Request, Target};
+use rpc_core::message::{Kind, Reply, Request, Target};
 use rpc_core::{Codec, EntryId, IoError, SessionId};
 use tokio::time::Instant;
 
+use crate::dedupe;
+use crate::destination::Destination;
 use crate::entry;
-use crate::keys::Keys;
 use crate::outbox::Message;
 use crate::wire;
 
 /// How many entries the control stream and the dead-letter stream keep, about.
 const MAX_CONTROL: u64 = 10_000;
 const MAX_DEAD: u64 = 10_000;
-
-/// Where a channel writes, and as whom.
-#[derive(Debug)]
-pub(crate) struct Destination {
-    pub(crate) keys: Keys,
-    pub(crate) session: SessionId,
-    /// The group that acknowledgements are for, and this consumer's name in it.
-    pub(crate) group: String,
-    pub(crate) consumer: String,
-}
 
 /// Messages and the commands that carry them.
 ///
@@ -132,7 +123,9 @@ impl Flush {
                     caller,
                     reply,
                     acknowledge,
+                    record,
                 }) => {
+                    commands.extend(record.as_ref().map(|record| dedupe::record(to, record)));
                     pack(&mut replies, *caller, reply.as_ref());
                     acknowledged.extend(*acknowledge);
                 }
@@ -271,7 +264,7 @@ type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;
 
 fn pack<'a>(replies: &mut Replies<'a>, caller: SessionId, reply: Option<&'a Reply>) {
     if let Some(reply) = reply {
-        let codec = codec_of(reply);
+        let codec = wire::codec_of(reply);
         let packed = replies.entry((caller, codec.name())).or_insert((codec, Vec::new()));
         packed.1.push(reply);
     }
@@ -306,13 +299,6 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
         "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
         _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
     })
-}
-
-fn codec_of(reply: &Reply) -> Codec {
-    match &reply.outcome {
-        Outcome::Returned(payload) | Outcome::Failed(payload) => payload.codec,
-        Outcome::Fault(_) => Codec::default(),
-    }
 }
 
 fn add_request(to: &Destination, max_len: Option<u64>, target: Target, request: &Request, now: Instant) -> Cmd {

@@ -111,6 +111,7 @@ fn refuse(
                 handler_time: Duration::ZERO,
             }),
             acknowledge,
+            record: None,
         }));
     }
 }

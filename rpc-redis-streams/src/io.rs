@@ -6,12 +6,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rpc_core::io::{Endpoint, Outgoing, Peer};
+use rpc_core::io::{Claim, Endpoint, KeyedRun, Outgoing, Peer};
 use rpc_core::{ChannelSettings, IoError, Mode, RpcIo, ServiceDescriptor, SessionId};
 use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::connection::Connector;
+use crate::dedupe;
 use crate::error::RedisStreamsError;
 use crate::group::GroupReader;
 use crate::inbox::{InboxReader, reads_stream};
@@ -204,6 +205,18 @@ impl RpcIo for RedisStreamsIo {
             return Ok(None);
         }
         Ok(retention::backlog(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
+    }
+
+    async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {
+        let io = &self.inner;
+        let mut claim = redis::pipe();
+        claim.add_command(dedupe::claim(&io.destination, run, &io.estates.dead()));
+        let answer = io
+            .connector
+            .ask(&mut io.writing()?, dedupe::COMMAND, &claim)
+            .await?
+            .pop();
+        Ok(dedupe::read(answer.unwrap_or_default())?)
     }
 
     async fn drain(&self) {

@@ -53,6 +53,11 @@ impl Keys {
         }
     }
 
+    /// Hash: group or session -> who runs the call with that idempotency key, or what it has returned.
+    pub(crate) fn dedupe(&self, method: &str, key: &str) -> String {
+        format!("{}dedupe:{method}:{key}", self.prefix)
+    }
+
     /// Sorted set: consumer of `group` -> time of its last beat.
     pub(crate) fn workers(&self, group: &str) -> String {
         format!("{}workers:{group}", self.prefix)
@@ -107,6 +112,7 @@ mod tests {
             keys.servers.clone(),
             keys.workers(group),
             keys.inbox(session),
+            keys.dedupe("calc.add", group),
         ]
     }
 
@@ -132,6 +138,7 @@ mod tests {
                 "{calc}:servers",
                 "{calc}:workers:w",
                 "{calc}:inbox:01930000-0000-7000-8000-0000000000aa",
+                "{calc}:dedupe:calc.add:w",
             ]
         );
         let tagged = all(&Keys::new("{calc}"), "w", session);

@@ -14,6 +14,8 @@ mod config;
 mod connection;
 mod cursor;
 mod dead_letters;
+mod dedupe;
+mod destination;
 mod entry;
 mod error;
 mod flush;

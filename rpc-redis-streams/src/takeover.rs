@@ -52,6 +52,8 @@ pub(crate) const CLAIM: &str = "\
 #[derive(Debug, Default)]
 pub(crate) struct Estates {
     open: Mutex<Vec<Estate>>,
+    /// All workers of the group that count as dead, whether or not they have left anything.
+    dead: Mutex<Vec<String>>,
     /// The client id of the connection that blocks in XREADGROUP; zero when not known.
     reader: AtomicU64,
 }
@@ -64,6 +66,16 @@ impl Estates {
     /// Nothing is known of the dead any more: the observer itself may have been cut off.
     pub(crate) fn clear(&self) {
         self.set(Vec::new());
+        self.set_dead(Vec::new());
+    }
+
+    /// The workers of the group that count as dead.
+    pub(crate) fn dead(&self) -> Vec<String> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_dead(&self, dead: Vec<String>) {
+        *self.dead.lock().unwrap_or_else(PoisonError::into_inner) = dead;
     }
 
     fn set(&self, open: Vec<Estate>) {
@@ -176,6 +188,8 @@ impl Sweeper {
             .cloned()
             .collect();
         let reader = estates.reader().filter(|_| !open.is_empty());
+        let names = workers.iter().map(|(name, _)| name);
+        estates.set_dead(names.filter(|name| dead(name) == Some(true)).cloned().collect());
         // Published before the reader is woken, or it would go back to sleep.
         estates.set(open);
         if let Some(reader) = reader {

@@ -18,6 +18,10 @@ pub trait Recorder {
     #[rpc(at_most_once)]
     async fn stall_once(&self, #[ctx] cx: &Context) -> u32;
 
+    /// Says that it has begun, and never ends on the peer named `one`; returns the name of any other.
+    #[rpc(dedupe = "10m")]
+    async fn stall_on_one(&self) -> String;
+
     /// Kills its worker.
     async fn poison(&self) -> u32;
 }

@@ -166,6 +166,34 @@ async fn what_a_killed_worker_held_is_run_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_worker_gives_up_its_idempotency_key() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let (mut one, _) = start_peer(&server, "group", "one").await;
+        let channel = recorder_client(&server).await;
+        let recorder = RecorderClient::new(&channel).with_idempotency_key("k");
+        let first = tokio::spawn(recorder.stall_on_one());
+        one.wait_for_line(SOON, BEGUN).await;
+        let (mut two, _) = start_peer(&server, "group", "two").await;
+        one.pause();
+        // Only the other worker can read this one, and it has to wait: the first may still live.
+        let repeated = tokio::spawn(recorder.stall_on_one());
+        eventually(SOON, "both are read", async || {
+            let pending = server.command(&["XPENDING", STREAM, "recorders"]).await;
+            matches!(pending, Value::Array(summary) if summary[0] == Value::Int(2))
+        })
+        .await;
+        one.kill();
+        // Whichever of the two the survivor runs, it is one run, and both get its answer.
+        assert_eq!(first.await.unwrap().as_deref(), Ok("two"));
+        assert_eq!(repeated.await.unwrap().as_deref(), Ok("two"));
+        two.wait_for_line(SOON, BEGUN).await;
+        assert_eq!(two.stdout().iter().filter(|line| *line == "begun").count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_workers_call_is_taken_over_and_its_late_answer_ignored() {
     within(LIMIT, async {
         let server = RedisServer::start().await;

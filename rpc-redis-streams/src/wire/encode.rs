@@ -66,6 +66,14 @@ pub(crate) fn cancel(
     out
 }
 
+/// The codec in which a reply is written.
+pub(crate) fn codec_of(reply: &Reply) -> Codec {
+    match &reply.outcome {
+        Outcome::Returned(payload) | Outcome::Failed(payload) => payload.codec,
+        Outcome::Fault(_) => Codec::default(),
+    }
+}
+
 /// The entry that opens the inbox of `session`.
 pub(crate) fn hello(session: SessionId) -> Vec<u8> {
     head(EntryKind::Hello, session, NO_CODEC, 0)

@@ -27,7 +27,7 @@ use rpc_core::SessionId;
 use rpc_core::message::{Reply, Request};
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{cancel, close, hello, replies, requests};
+pub(crate) use encode::{cancel, close, codec_of, hello, replies, requests};
 
 /// The name of the only field of an entry; a wire that means something else gets another name.
 pub(crate) const FIELD: &str = "rpc1";

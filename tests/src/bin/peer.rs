@@ -36,6 +36,14 @@ impl Recorder for Peer {
         self.stall(cx).await
     }
 
+    async fn stall_on_one(&self) -> String {
+        println!("begun");
+        if self.name == "one" {
+            std::future::pending::<()>().await;
+        }
+        self.name.clone()
+    }
+
     async fn poison(&self) -> u32 {
         println!("begun");
         std::process::abort()

@@ -6,6 +6,7 @@ mod broadcast;
 mod calls;
 mod cancellation;
 mod closing;
+mod dedupe;
 mod group;
 mod no_workers;
 mod probe;
@@ -65,6 +66,13 @@ conformance! {
     no_workers::a_restart_of_the_only_worker_fails_no_call,
     no_workers::without_fail_fast_calls_wait_for_servers,
     no_workers::a_notification_waits_for_servers,
+    dedupe::calls_with_one_key_run_once_and_get_one_result,
+    dedupe::a_result_is_forgotten_after_its_window,
+    dedupe::the_methods_own_error_is_a_result_and_a_panic_is_none,
+    dedupe::a_call_without_a_key_is_run,
+    dedupe::a_dropped_call_gives_its_key_up,
+    dedupe::a_repeated_notification_is_not_run,
+    dedupe::every_subscriber_and_every_group_runs_a_key_once,
     broadcast::every_subscriber_runs_a_call_and_the_first_answer_wins,
     broadcast::every_subscriber_runs_a_notification,
     broadcast::nobody_hears_oneself_unless_asked_for,

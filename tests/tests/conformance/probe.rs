@@ -36,6 +36,14 @@ pub(crate) trait Probe {
     async fn stubborn(&self, n: u64) -> u64;
     /// Waits for its token to fire, and tells the test; it is not dropped before, because it waits elsewhere.
     async fn until_cancelled(&self, #[ctx] cx: &Context) -> u32;
+    /// Waits for the gate, and says which run this was; repeated calls get the same answer.
+    #[rpc(dedupe = "1s")]
+    async fn once(&self) -> u64;
+    /// Fails or panics at the first runs, and says which run this was.
+    #[rpc(dedupe = "10m")]
+    async fn once_if(&self, fails: u64, panics: u64) -> Result<u64, String>;
+    #[rpc(notify, dedupe = "10m")]
+    async fn note_once(&self, n: u64);
     async fn who(&self) -> String;
     async fn seen(&self, #[ctx] cx: &Context) -> Seen;
     async fn sum(&self, a: i64, b: Option<i64>) -> i64;
@@ -175,6 +183,27 @@ impl Probe for Arc<Observed> {
             observed.notes.lock().unwrap().push(1);
         });
         std::future::pending().await
+    }
+
+    async fn once(&self) -> u64 {
+        let _running = Running::new(self);
+        let run = self.runs();
+        self.gate.acquire().await.unwrap().forget();
+        run
+    }
+
+    async fn once_if(&self, fails: u64, panics: u64) -> Result<u64, String> {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        assert!(run > panics, "on purpose, in a test");
+        if run <= panics + fails {
+            Err(format!("failure {run}"))
+        } else {
+            Ok(run)
+        }
+    }
+
+    async fn note_once(&self, n: u64) {
+        self.notes.lock().unwrap().push(n);
     }
 
     async fn who(&self) -> String {

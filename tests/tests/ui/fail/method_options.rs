@@ -19,6 +19,12 @@ trait Calculator {
     async fn number(&self);
     #[rpc(notify = true)]
     async fn valued(&self);
+    #[rpc(dedupe = "ten minutes")]
+    async fn not_a_window(&self);
+    #[rpc(at_most_once, dedupe = "10m")]
+    async fn contradictory(&self);
+    #[rpc(notify, no_cancel)]
+    async fn needless(&self);
     #[rpc]
     async fn bare(&self);
     #[rpc("add")]

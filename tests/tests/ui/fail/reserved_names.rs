@@ -6,6 +6,7 @@ trait Calculator {
     async fn with_timeout(&self);
     async fn without_timeout(&self);
     async fn with_header(&self);
+    async fn with_idempotency_key(&self);
 }
 
 fn main() {}
