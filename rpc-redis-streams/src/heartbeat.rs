@@ -1,4 +1,4 @@
-//! The beat of a server: once a second, from a thread and a connection of its own, so that a handler which blocks its
+//! The beat of a server: at each interval, from a thread and a connection of its own, so that a handler which blocks its
 //! runtime does not make the server look dead.
 
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::connection::Connector;
 use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
-use crate::registry::{BEAT, DEATH, Registration, scores, sweep_subscribers};
+use crate::registry::{Registration, scores, sweep_subscribers};
 use crate::retention::{Retention, settle_floor};
 use crate::takeover::{Estates, Sweeper};
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
 
-/// How long an answer may take before the connection is given up.
+/// How long an answer may take at the most before the connection is given up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Beats until it is dropped.
@@ -36,6 +36,10 @@ pub(crate) struct Heartbeat {
 /// What the thread needs to know.
 pub(crate) struct Pulse {
     pub(crate) connector: Connector,
+    /// How often to beat.
+    pub(crate) interval: Duration,
+    /// How long a live server may be silent.
+    pub(crate) death_time: Duration,
     pub(crate) keys: Keys,
     pub(crate) registration: Registration,
     pub(crate) mode: Mode,
@@ -68,8 +72,10 @@ impl Pulse {
     fn beat_until(mut self, stopped: &Receiver<()>) {
         let mut connection = None;
         let mut floor = EntryId::ZERO;
-        let mut liveness = Liveness::new(BEAT, DEATH);
-        while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+        let mut liveness = Liveness::new(self.interval, self.death_time);
+        let mut pause = self.interval;
+        while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let began = Instant::now();
             let beat = match &mut connection {
                 Some(connection) => self.beat(connection, &mut floor, &mut liveness),
                 None => self.connect().and_then(|new| {
@@ -84,14 +90,19 @@ impl Pulse {
                 tracing::debug!(%error, "a beat was missed");
                 connection = None;
             }
+            // A beat that takes long, or waits for an answer in vain, is not to put off the next one.
+            pause = self.interval.saturating_sub(began.elapsed());
         }
     }
 
     fn connect(&self) -> RedisResult<redis::Connection> {
         let client = redis::Client::open(self.connector.info().clone())?;
-        let connection = client.get_connection_with_timeout(self.connector.connect_timeout())?;
-        connection.set_read_timeout(Some(ANSWER_LIMIT))?;
-        connection.set_write_timeout(Some(ANSWER_LIMIT))?;
+        // Where packets vanish, there must be time left for another connection before others think us dead.
+        let patience = self.death_time / 2;
+        let connection = client.get_connection_with_timeout(self.connector.connect_timeout().min(patience))?;
+        let limit = ANSWER_LIMIT.min(patience);
+        connection.set_read_timeout(Some(limit))?;
+        connection.set_write_timeout(Some(limit))?;
         Ok(connection)
     }
 
@@ -111,7 +122,7 @@ impl Pulse {
         beat.exec(connection)?;
         liveness.beat(now_ms);
         let Some(sweeper) = &mut self.sweeper else {
-            return sweep_subscribers(connection, &self.keys, now_ms);
+            return sweep_subscribers(connection, &self.keys, now_ms, self.death_time);
         };
         let workers: Value = redis::cmd("ZRANGE")
             .arg(self.registration.beats(&self.keys))
@@ -129,7 +140,7 @@ impl Pulse {
 
     /// Whether this is the worker of its group that trims: the first by name of those that live.
     fn leads(&self, workers: &[(String, u64)], now_ms: u64) -> bool {
-        let death_ms = DEATH.as_millis() as u64;
+        let death_ms = self.death_time.as_millis() as u64;
         let leader = workers
             .iter()
             .filter(|(_, beat)| now_ms.saturating_sub(*beat) < death_ms)

@@ -97,6 +97,8 @@ impl RedisStreamsIo {
 
     /// The servers registered under the stream, live or dead, with the time since they were last heard of.
     ///
+    /// Those that have been silent for this IO's `death_time` count as dead.
+    ///
     /// HGETALL, TIME and ZRANGE: two round trips on a connection of its own.
     ///
     /// # Errors
@@ -104,7 +106,10 @@ impl RedisStreamsIo {
     pub async fn workers(&self) -> Result<Vec<Peer>, RedisStreamsError> {
         let inner = &self.inner;
         inner
-            .manage(async |connection| registry::peers(connection, &inner.connector, &inner.destination.keys).await)
+            .manage(async |connection| {
+                let death_time = inner.config.death_time();
+                registry::peers(connection, &inner.connector, &inner.destination.keys, death_time).await
+            })
             .await
     }
 }
@@ -196,7 +201,8 @@ impl RpcIo for RedisStreamsIo {
 
     async fn peers(&self) -> Result<Vec<Peer>, IoError> {
         let inner = &self.inner;
-        Ok(registry::peers(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
+        let (keys, death_time) = (&inner.destination.keys, inner.config.death_time());
+        Ok(registry::peers(&mut inner.writing()?, &inner.connector, keys, death_time).await?)
     }
 
     async fn backlog(&self) -> Result<Option<u64>, IoError> {

@@ -108,6 +108,8 @@ impl Shared {
         self.connector.ask(connection, "register", &beat).await?;
         let heartbeat = Heartbeat::start(Pulse {
             connector: self.connector.clone(),
+            interval: config.heartbeat_interval(),
+            death_time: config.death_time(),
             keys: keys.clone(),
             registration: registration.clone(),
             mode: config.mode(),
@@ -116,7 +118,7 @@ impl Shared {
             estates: Arc::clone(&self.estates),
             sweeper: (config.mode() == Mode::Group).then(|| {
                 let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
-                Sweeper::new(keys.clone(), group, own, config.block_timeout())
+                Sweeper::new(keys.clone(), group, own, config.death_time(), config.block_timeout())
             }),
         })
         .map_err(|error| RedisStreamsError::unexpected("start the heartbeat", error))?;
@@ -130,7 +132,13 @@ impl Shared {
     /// Warns when live workers of the same group serve other services: a call goes to any of them, so a part of the calls
     /// to each service would be refused.
     async fn compare_services(&self, connection: &mut Connection, own: &[String]) -> Result<(), RedisStreamsError> {
-        let peers = registry::peers(connection, &self.connector, &self.destination.keys).await?;
+        let peers = registry::peers(
+            connection,
+            &self.connector,
+            &self.destination.keys,
+            self.config.death_time(),
+        )
+        .await?;
         let same_group = |peer: &&Peer| {
             peer.consumer
                 .as_ref()

@@ -13,16 +13,10 @@ use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
 
-/// How often a server says that it lives.
-pub(crate) const BEAT: Duration = Duration::from_secs(1);
-
-/// How long a live server may be silent.
-pub(crate) const DEATH: Duration = Duration::from_secs(5);
-
 /// How long the registry outlives the last server.
 const REGISTRY_TTL: Duration = Duration::from_secs(3600);
 
-/// How long a dead subscriber is listed. A dead worker stays until its pending entries have been taken over.
+/// How long a subscriber is listed after its death. A dead worker stays until its pending entries have been taken over.
 const DEAD_SUBSCRIBER_TTL: Duration = Duration::from_secs(60);
 
 /// What a server says of itself: the JSON in the hash of servers, under its session.
@@ -94,8 +88,10 @@ pub(crate) fn sweep_subscribers(
     connection: &mut redis::Connection,
     keys: &Keys,
     now_ms: u64,
+    death_time: Duration,
 ) -> redis::RedisResult<()> {
-    let dead_since = now_ms.saturating_sub(DEAD_SUBSCRIBER_TTL.as_millis() as u64);
+    let listed = death_time + DEAD_SUBSCRIBER_TTL;
+    let dead_since = now_ms.saturating_sub(listed.as_millis() as u64);
     let dead: Vec<String> = redis::cmd("ZRANGEBYSCORE")
         .arg(&keys.subscribers)
         .arg("-inf")
@@ -132,13 +128,14 @@ pub(crate) fn remove_registration(
     Ok(())
 }
 
-/// The servers of the stream.
+/// The servers of the stream; they are alive unless they have been silent for `death_time`.
 ///
 /// HGETALL, TIME and, for each group and for the subscribers, ZRANGE: two round trips.
 pub(crate) async fn peers(
     connection: &mut Connection,
     connector: &Connector,
     keys: &Keys,
+    death_time: Duration,
 ) -> Result<Vec<Peer>, RedisStreamsError> {
     const COMMAND: &str = "list the servers";
     let mut questions = redis::pipe();
@@ -176,7 +173,7 @@ pub(crate) async fn peers(
             peer.consumer = server.group.zip(server.consumer);
             peer.version = server.version;
             peer.age = Duration::from_millis(now_ms.saturating_sub(beat));
-            peer.alive = peer.age < DEATH;
+            peer.alive = peer.age < death_time;
             Some(peer)
         })
         .collect();

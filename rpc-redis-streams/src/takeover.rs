@@ -10,7 +10,7 @@ use rpc_core::liveness::Liveness;
 
 use crate::entry;
 use crate::keys::Keys;
-use crate::registry::{DEATH, remove_registration};
+use crate::registry::remove_registration;
 
 /// How long a consumer that never registered (a foreign one, or one that was swept too early) may sit on an entry.
 const FOREIGN_IDLE: Duration = Duration::from_secs(600);
@@ -98,6 +98,7 @@ pub(crate) struct Sweeper {
     keys: Keys,
     group: String,
     own: String,
+    death_time: Duration,
     /// How long a dead worker's read may still block in Redis and take an entry.
     linger: Duration,
     /// Since when the dead have been seen without pending entries.
@@ -108,11 +109,12 @@ pub(crate) struct Sweeper {
 }
 
 impl Sweeper {
-    pub(crate) fn new(keys: Keys, group: String, own: String, block_timeout: Duration) -> Self {
+    pub(crate) fn new(keys: Keys, group: String, own: String, death_time: Duration, block_timeout: Duration) -> Self {
         Self {
             keys,
             group,
             own,
+            death_time,
             linger: block_timeout + Duration::from_secs(1),
             settled: Vec::new(),
             looked_for_foreign: None,
@@ -166,7 +168,11 @@ impl Sweeper {
                     consumer: consumer.name.clone(),
                     beat: beat.to_string(),
                     // What was handed back may be taken at once.
-                    min_idle: if beat == HANDED_BACK { Duration::ZERO } else { DEATH },
+                    min_idle: if beat == HANDED_BACK {
+                        Duration::ZERO
+                    } else {
+                        self.death_time
+                    },
                 }),
                 // Nobody counts as unregistered before this observer has watched for as long as a death takes.
                 (None, None)

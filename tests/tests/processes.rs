@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 use rpc_core::{CallError, RpcChannel};
@@ -15,9 +15,14 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
 
 async fn start_peer(server: &RedisServer, mode: &str, name: &str) -> (Process, PathBuf) {
+    start_peer_with(server, "", mode, name).await
+}
+
+/// With options like `?death_time=1s`.
+async fn start_peer_with(server: &RedisServer, options: &str, mode: &str, name: &str) -> (Process, PathBuf) {
     let file = server.dir().join(format!("{name}.log"));
     let arguments = [
-        server.url(),
+        format!("{}{options}", server.url()),
         mode.to_owned(),
         name.to_owned(),
         file.display().to_string(),
@@ -189,6 +194,26 @@ async fn a_killed_worker_gives_up_its_idempotency_key() {
         assert_eq!(repeated.await.unwrap().as_deref(), Ok("two"));
         two.wait_for_line(SOON, BEGUN).await;
         assert_eq!(two.stdout().iter().filter(|line| *line == "begun").count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_short_death_time_a_dead_workers_call_is_taken_over_soon() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let options = "?heartbeat_interval=300ms&death_time=1s";
+        let (mut one, _) = start_peer_with(&server, options, "group", "one").await;
+        let recorder = RecorderClient::new(&recorder_client(&server).await);
+        let call = tokio::spawn(recorder.stall());
+        one.wait_for_line(SOON, BEGUN).await;
+        let (_two, _) = start_peer_with(&server, options, "group", "two").await;
+        one.kill();
+        let killed = Instant::now();
+        assert_eq!(call.await.unwrap().unwrap(), 2, "the second attempt");
+        // Sooner than the default would allow.
+        let took = killed.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
     })
     .await;
 }

@@ -16,6 +16,11 @@ const DEFAULT_STREAM: &str = "rpc";
 const DEFAULT_GROUP: &str = "rpc-workers";
 const DEFAULT_BLOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+const DEFAULT_DEATH_TIME: Duration = Duration::from_secs(5);
+
+/// So many beats have to be missed for a death: one that is late, or lost with its connection, must not be one.
+const BEATS_TO_DEATH: u32 = 3;
 
 /// The longest name of a stream, group or consumer, in bytes.
 const MAX_NAME: usize = 512;
@@ -24,6 +29,7 @@ const MAX_NAME: usize = 512;
 const MAX_COUNT: usize = 1_000_000;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Long enough for everything, and short enough to be added to any time.
@@ -43,6 +49,8 @@ pub struct ConfigBuilder {
     max_len: Option<u64>,
     block_timeout: Option<Duration>,
     connect_timeout: Option<Duration>,
+    heartbeat_interval: Option<Duration>,
+    death_time: Option<Duration>,
     max_queue_size: Option<usize>,
     concurrency: Option<usize>,
     call_timeout: Option<Duration>,
@@ -86,6 +94,8 @@ options_by_name!(
     max_len,
     block_timeout,
     connect_timeout,
+    heartbeat_interval,
+    death_time,
     max_queue_size,
     concurrency,
     call_timeout,
@@ -184,6 +194,25 @@ impl ConfigBuilder {
     /// 1 ms to 1 h. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How often a server says that it lives: the same for all servers of a stream.
+    ///
+    /// 10 ms to 1 min. Each beat costs Redis a handful of small commands. Default: 1 s.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = Some(interval);
+        self
+    }
+
+    /// How long a server may be silent before it counts as dead, and others take over what it held: the same for all who
+    /// use a stream.
+    ///
+    /// At least three times the `heartbeat_interval`, at most 10 min. Shorter takes over sooner; a worker that is merely
+    /// held up for longer (a frozen process, a machine that swaps) has its calls run twice. If it differs, each worker
+    /// judges by its own. Default: 5 s.
+    pub fn death_time(mut self, silence: Duration) -> Self {
+        self.death_time = Some(silence);
         self
     }
 
@@ -288,6 +317,7 @@ impl ConfigBuilder {
         if self.max_len == Some(0) {
             return Err(out_of_range("max_len", 0, 1, u64::MAX));
         }
+        let (heartbeat_interval, death_time) = checked_pulse(self.heartbeat_interval, self.death_time)?;
         Ok(Config {
             server,
             stream,
@@ -312,6 +342,8 @@ impl ConfigBuilder {
                 MILLISECOND,
                 HOUR,
             )?,
+            heartbeat_interval,
+            death_time,
             settings,
         })
     }
@@ -397,6 +429,16 @@ fn checked_count(field: &'static str, count: usize) -> Result<usize, ConfigError
     } else {
         Err(out_of_range(field, count, 1, MAX_COUNT))
     }
+}
+
+fn checked_pulse(interval: Option<Duration>, death: Option<Duration>) -> Result<(Duration, Duration), ConfigError> {
+    let interval = interval.unwrap_or(DEFAULT_HEARTBEAT_INTERVAL);
+    let interval = checked_time("heartbeat_interval", interval, Duration::from_millis(10), MINUTE)?;
+    let (death, least) = (death.unwrap_or(DEFAULT_DEATH_TIME), interval * BEATS_TO_DEATH);
+    if death < least {
+        return Err(ConfigError::TooSoonDead { death, interval, least });
+    }
+    Ok((interval, checked_time("death_time", death, least, 10 * MINUTE)?))
 }
 
 fn checked_time(

@@ -1,5 +1,7 @@
 //! What is wrong with a configuration.
 
+use std::time::Duration;
+
 /// An option of a [`Config`](crate::Config) is malformed, out of its bounds, or out of place.
 ///
 /// No message holds a password, or a url that may contain one.
@@ -17,6 +19,20 @@ pub enum ConfigError {
         least: String,
         /// The largest value that it takes.
         greatest: String,
+    },
+
+    /// A server would count as dead after too few missed beats.
+    #[error(
+        "death_time is {death:?}, but must be at least three times heartbeat_interval, which is {interval:?}; \
+         set it to {least:?} or more, or beat more often"
+    )]
+    TooSoonDead {
+        /// The `death_time`.
+        death: Duration,
+        /// The `heartbeat_interval`.
+        interval: Duration,
+        /// The shortest death time at that interval.
+        least: Duration,
     },
 
     /// A text is not of the form that the option takes.

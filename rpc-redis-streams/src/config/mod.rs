@@ -65,6 +65,8 @@ pub struct Config {
     max_len: Option<u64>,
     block_timeout: Duration,
     connect_timeout: Duration,
+    heartbeat_interval: Duration,
+    death_time: Duration,
     settings: ChannelSettings,
 }
 
@@ -153,6 +155,18 @@ impl Config {
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout
+    }
+
+    /// How often a server says that it lives.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_interval
+    }
+
+    /// How long a server may be silent before it counts as dead.
+    #[must_use]
+    pub fn death_time(&self) -> Duration {
+        self.death_time
     }
 
     /// How many requests may wait for a handler.

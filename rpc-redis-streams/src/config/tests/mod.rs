@@ -29,6 +29,8 @@ fn defaults() {
     assert_eq!(config.max_len(), None);
     assert_eq!(config.block_timeout(), Duration::from_secs(2));
     assert_eq!(config.connect_timeout(), Duration::from_secs(5));
+    assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
+    assert_eq!(config.death_time(), Duration::from_secs(5));
     assert_eq!(config.max_queue_size(), 1000);
     assert_eq!(config.concurrency(), 1024);
     assert_eq!(config.call_timeout(), Duration::from_secs(30));
@@ -54,6 +56,8 @@ fn the_three_ways_agree_in_group_mode() {
         .max_len(5)
         .block_timeout(Duration::from_millis(250))
         .connect_timeout(Duration::from_secs(60))
+        .heartbeat_interval(Duration::from_millis(200))
+        .death_time(Duration::from_secs(2))
         .max_queue_size(7)
         .concurrency(3)
         .call_timeout(Duration::from_secs(3600))
@@ -68,6 +72,7 @@ fn the_three_ways_agree_in_group_mode() {
     assert_eq!(built.mode(), Mode::Group);
 
     let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
+                   &heartbeat_interval=200ms&death_time=2s\
                    &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
@@ -76,6 +81,7 @@ fn the_three_ways_agree_in_group_mode() {
     let table = format!(
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
              "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
+             "heartbeat_interval": "200ms", "death_time": "2s",
              "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
@@ -161,6 +167,19 @@ fn numbers_and_times_have_bounds() {
         (
             new().connect_timeout(zero),
             "connect_timeout is 0ns, but must be from 1ms to 3600s",
+        ),
+        (
+            new().heartbeat_interval(Duration::from_millis(9)),
+            "heartbeat_interval is 9ms, but must be from 10ms to 60s",
+        ),
+        (
+            new().death_time(Duration::from_secs(601)),
+            "death_time is 601s, but must be from 3s to 600s",
+        ),
+        (
+            new().heartbeat_interval(Duration::from_secs(2)),
+            "death_time is 5s, but must be at least three times heartbeat_interval, which is 2s; \
+             set it to 6s or more, or beat more often",
         ),
     ] {
         assert_eq!(refused(builder), message);
@@ -268,7 +287,7 @@ fn unreadable_values_say_what_to_write() {
 #[test]
 fn unknown_and_repeated_options_are_refused() {
     let known = "known are url, stream, mode, group, consumer, session_id, start, max_len, block_timeout, \
-                 connect_timeout, max_queue_size, concurrency, call_timeout, close_grace, max_deliveries, retry_backoff, fail_fast, receive_own, \
+                 connect_timeout, heartbeat_interval, death_time, max_queue_size, concurrency, call_timeout, close_grace, max_deliveries, retry_backoff, fail_fast, receive_own, \
                  obey_close_signal";
     let message = format!("unknown option \"timeout\"; {known}");
     assert_eq!(url_refused("redis://h?timeout=5s"), message);
