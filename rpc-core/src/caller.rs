@@ -19,6 +19,9 @@ use crate::error::CallError;
 use crate::in_flight::Ending;
 use crate::message::{Headers, Kind, MAX_HEADERS, Outcome, Request, Target};
 
+/// What to do about a result of another form than expected.
+const COMPARE: &str = "compare the method's signature in client and server";
+
 /// Where calls go and how: a stream, one session, or a service in this process. A cheap clone.
 ///
 /// Generated clients are made of one: `CalculatorClient::new(&channel)`, `CalculatorClient::new(cx.caller())`,
@@ -51,6 +54,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// The bytes that its arguments take.
+    pub(crate) fn size(&self) -> usize {
+        self.arguments.bytes.len()
+    }
+
     /// When it is given up, if it was started at `started`.
     pub(crate) fn deadline(&self, started: Instant, default_timeout: Duration) -> Option<Instant> {
         let timeout = self.timeout.resolve(self.method, self.kind, default_timeout);
@@ -156,7 +164,7 @@ impl Caller {
             Outcome::Returned(payload) => read(method, &payload),
             Outcome::Failed(_) => Err(CallError::BadResult {
                 method,
-                reason: "the server returned an error, which this client's signature does not have".to_owned(),
+                reason: format!("the server returned an error, which this client does not expect; {COMPARE}"),
             }),
             Outcome::Fault(fault) => Err(CallError::from_fault(method, fault)),
         })
@@ -231,7 +239,7 @@ fn failed(error: CallError) -> Pin<Box<dyn Future<Output = Ending> + Send>> {
 fn read<T: DeserializeOwned, E>(method: &'static str, payload: &Payload) -> Result<T, CallError<E>> {
     payload.decode().map_err(|error| CallError::BadResult {
         method,
-        reason: error.to_string(),
+        reason: format!("{error}; {COMPARE}"),
     })
 }
 

@@ -23,6 +23,8 @@ pub struct Arrival {
     pub expired: bool,
     /// Whether this channel serves the method.
     pub served: bool,
+    /// Whether its arguments are larger than this channel takes.
+    pub too_large: bool,
     /// Whether the method must not be run twice.
     pub at_most_once: bool,
     /// How often the request has been handed to a server, this time included.
@@ -83,6 +85,12 @@ impl Arrival {
             } => match kind {
                 Kind::Call => Admission::Refuse(FaultKind::MethodNotFound),
                 Kind::Notification => Admission::Bury(FaultKind::MethodNotFound),
+            },
+            Self {
+                too_large: true, kind, ..
+            } => match kind {
+                Kind::Call => Admission::Refuse(FaultKind::TooLarge),
+                Kind::Notification => Admission::Bury(FaultKind::TooLarge),
             },
             // Its worker died, and nobody knows how far it had come.
             Self {
@@ -216,6 +224,7 @@ mod tests {
         own: false,
         expired: false,
         served: true,
+        too_large: false,
         at_most_once: false,
         attempt: 1,
         max_attempts: 3,
@@ -281,6 +290,11 @@ mod tests {
             kind: Kind::Notification,
             ..CALL
         };
+        let large = Arrival {
+            too_large: true,
+            ..note
+        };
+        assert_eq!(large.admit(), Admission::Bury(FaultKind::TooLarge));
         let unknown = Arrival { served: false, ..note };
         assert_eq!(unknown.admit(), Admission::Bury(FaultKind::MethodNotFound));
         let poison = Arrival { attempt: 4, ..note };

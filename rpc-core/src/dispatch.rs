@@ -13,6 +13,7 @@ use crate::caller::Route;
 use crate::cancellation::Cancellations;
 use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent, Skipped};
+use crate::error::too_large;
 use crate::handler;
 use crate::id::{CallId, SessionId};
 use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
@@ -147,6 +148,7 @@ impl Dispatcher {
                     own: slot.call.session == self.session && !self.settings.receive_own,
                     expired: request.is_expired(now),
                     served: method.is_some(),
+                    too_large: request.arguments.bytes.len() > self.settings.max_payload_size,
                     at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
                     attempt: request.attempt,
                     max_attempts: self.settings.max_deliveries,
@@ -288,7 +290,7 @@ impl Dispatcher {
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
                     sequence: slot.call.sequence,
-                    outcome,
+                    outcome: outcome.within(self.settings.max_payload_size, "the server's"),
                     handler_time: started.elapsed(),
                 };
                 self.settlements.settle(slot, End::Answered(reply));
@@ -415,6 +417,14 @@ impl Dispatcher {
     fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
         match kind {
             FaultKind::MethodNotFound => self.services.not_found(&request.method),
+            FaultKind::TooLarge => {
+                let reason = too_large(
+                    request.arguments.bytes.len(),
+                    self.settings.max_payload_size,
+                    "the server's",
+                );
+                Fault::new(kind, reason)
+            }
             FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
                 Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
             }

@@ -73,12 +73,21 @@ pub enum CallError<E = Infallible> {
         reason: String,
     },
 
-    /// The method ran, but its result could not be encoded there, or not be decoded here.
-    #[error("{method}: unreadable result: {reason}; compare the method's signature in client and server")]
+    /// The arguments are larger than the caller may send or the server takes; the method did not run.
+    #[error("{method}: too large: {reason}; send less, or raise that at both ends")]
+    TooLarge {
+        /// The method that was called.
+        method: &'static str,
+        /// Their size, the limit, and whose it is.
+        reason: String,
+    },
+
+    /// The method ran, but its result could not be encoded or sent there, or not be taken or decoded here.
+    #[error("{method}: unusable result: {reason}")]
     BadResult {
         /// The method that was called.
         method: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with it, and what to do.
         reason: String,
     },
 
@@ -172,6 +181,7 @@ impl CallError {
             Self::Overloaded { method, reason } => CallError::Overloaded { method, reason },
             Self::MethodNotFound { method, reason } => CallError::MethodNotFound { method, reason },
             Self::BadArguments { method, reason } => CallError::BadArguments { method, reason },
+            Self::TooLarge { method, reason } => CallError::TooLarge { method, reason },
             Self::BadResult { method, reason } => CallError::BadResult { method, reason },
             Self::Panicked { method, reason } => CallError::Panicked { method, reason },
             Self::WorkerLost { method, reason } => CallError::WorkerLost { method, reason },
@@ -189,6 +199,7 @@ impl CallError {
         match fault.kind {
             FaultKind::MethodNotFound => Self::MethodNotFound { method, reason },
             FaultKind::BadArguments => Self::BadArguments { method, reason },
+            FaultKind::TooLarge => Self::TooLarge { method, reason },
             FaultKind::Overloaded => Self::Overloaded { method, reason },
             FaultKind::Panicked => Self::Panicked { method, reason },
             FaultKind::WorkerLost => Self::WorkerLost { method, reason },
@@ -204,6 +215,11 @@ fn listed(served: &[String]) -> String {
         [] => "the stream has no live servers at all".to_owned(),
         _ => format!("live servers of the stream serve {}", served.join(", ")),
     }
+}
+
+/// Why arguments of `size` bytes are not sent, or not taken.
+pub(crate) fn too_large(size: usize, limit: usize, whose: &str) -> String {
+    format!("its arguments have {size} bytes, and {whose} `max_payload_size` is {limit}")
 }
 
 /// What an IO reports when it fails; cheap to clone, because one failure may end many calls.

@@ -147,6 +147,9 @@ pub struct ChannelSettings {
     pub call_timeout: Duration,
     /// How long `close` waits for running handlers (10 s).
     pub close_grace: Duration,
+    /// How many bytes the encoded arguments of a request may have, and the encoded result of one (16 MiB). Larger ones
+    /// are not sent, and not taken from others: the caller is told the size and the limit.
+    pub max_payload_size: usize,
     /// How often a request of a group may be handed to a server before it becomes a dead letter (3): because its workers
     /// died, or, for a notification, because its handler failed.
     pub max_deliveries: u32,
@@ -171,6 +174,7 @@ impl Default for ChannelSettings {
             concurrency: 1024,
             call_timeout: crate::DEFAULT_CALL_TIMEOUT,
             close_grace: Duration::from_secs(10),
+            max_payload_size: 16 << 20,
             max_deliveries: 3,
             retry_backoff: Duration::from_secs(1),
             fail_fast: true,

@@ -163,6 +163,22 @@ pub enum Outcome {
     Fault(Fault),
 }
 
+impl Outcome {
+    /// This, unless it is larger than `whose` limit allows: then a fault that says so.
+    pub(crate) fn within(self, limit: usize, whose: &str) -> Self {
+        match &self {
+            Self::Returned(payload) | Self::Failed(payload) if payload.bytes.len() > limit => {
+                let size = payload.bytes.len();
+                let message = format!(
+                    "it has {size} bytes, and {whose} `max_payload_size` is {limit}; return less, or raise that at both ends"
+                );
+                Self::Fault(Fault::new(FaultKind::BadResult, message))
+            }
+            _ => self,
+        }
+    }
+}
+
 /// Why a server could not give a method's own result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -190,6 +206,8 @@ pub enum FaultKind {
     MethodNotFound,
     /// The arguments are not what the method takes.
     BadArguments,
+    /// The arguments are larger than the server takes; the method did not run.
+    TooLarge,
     /// The server's queue was full; the method did not run.
     Overloaded,
     /// The handler panicked.
@@ -198,16 +216,17 @@ pub enum FaultKind {
     WorkerLost,
     /// The server closed before the handler had finished.
     Closing,
-    /// The result has no form in the call's codec.
+    /// The result has no form in the call's codec, or is larger than the server sends.
     BadResult,
     /// Something that this build has no name for: the server is newer.
     Other,
 }
 
 impl FaultKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::MethodNotFound,
         Self::BadArguments,
+        Self::TooLarge,
         Self::Overloaded,
         Self::Panicked,
         Self::WorkerLost,
@@ -222,6 +241,7 @@ impl FaultKind {
         match self {
             Self::MethodNotFound => "method-not-found",
             Self::BadArguments => "bad-arguments",
+            Self::TooLarge => "too-large",
             Self::Overloaded => "overloaded",
             Self::Panicked => "panicked",
             Self::WorkerLost => "worker-lost",
@@ -245,7 +265,7 @@ impl FaultKind {
     pub const fn is_refusal(self) -> bool {
         matches!(
             self,
-            Self::Overloaded | Self::BadArguments | Self::MethodNotFound | Self::Closing
+            Self::Overloaded | Self::BadArguments | Self::TooLarge | Self::MethodNotFound | Self::Closing
         )
     }
 }

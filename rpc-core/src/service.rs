@@ -42,7 +42,10 @@ impl Outcome {
     fn encoded(payload: Result<Payload, crate::CodecError>, wrap: fn(Payload) -> Self) -> Self {
         match payload {
             Ok(payload) => wrap(payload),
-            Err(error) => Self::Fault(Fault::new(FaultKind::BadResult, error.to_string())),
+            Err(error) => {
+                let message = format!("{error}; return something that the codec can write");
+                Self::Fault(Fault::new(FaultKind::BadResult, message))
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Draft, Route};
 use crate::dispatch::Dispatcher;
-use crate::error::CallError;
+use crate::error::{CallError, too_large};
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
 use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
@@ -68,6 +68,7 @@ impl Shared {
     /// Hands a reply of `from` to the call that waits for it.
     pub(crate) fn take_reply(&self, from: SessionId, reply: Reply) {
         let Reply { sequence, outcome, .. } = reply;
+        let outcome = outcome.within(self.settings.max_payload_size, "this channel's");
         let refusal = match outcome {
             Outcome::Fault(fault) if self.may_be_outdone(fault.kind) && self.in_flight.went_to_stream(sequence) => {
                 fault
@@ -159,6 +160,11 @@ impl Alive {
         let shared = &self.shared;
         let started = Instant::now();
         let (method, kind) = (draft.method.name(), draft.kind);
+        let (size, limit) = (draft.size(), shared.settings.max_payload_size);
+        if size > limit {
+            let reason = too_large(size, limit, "this channel's");
+            return Err(CallError::TooLarge { method, reason });
+        }
         let deadline = draft.deadline(started, shared.settings.call_timeout);
         shared.counters.calls.add(1);
         if kind == Kind::Call && target == Target::Stream {

@@ -29,6 +29,9 @@ const MAX_NAME: usize = 512;
 const MAX_COUNT: usize = 1_000_000;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// The largest payload: what a value may have in Redis by default (512 MiB), less what else is in an entry.
+const MAX_PAYLOAD: usize = 500_000_000;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -55,6 +58,7 @@ pub struct ConfigBuilder {
     concurrency: Option<usize>,
     call_timeout: Option<Duration>,
     close_grace: Option<Duration>,
+    max_payload_size: Option<usize>,
     max_deliveries: Option<usize>,
     retry_backoff: Option<Duration>,
     fail_fast: Option<bool>,
@@ -100,6 +104,7 @@ options_by_name!(
     concurrency,
     call_timeout,
     close_grace,
+    max_payload_size,
     max_deliveries,
     retry_backoff,
     fail_fast,
@@ -248,6 +253,15 @@ impl ConfigBuilder {
         self
     }
 
+    /// How many bytes the encoded arguments of a request may have, and the encoded result of one.
+    ///
+    /// Larger arguments are not sent, a larger result is answered with a fault, and what others send beyond it is refused:
+    /// the caller is told the size and the limit in each case. 1 to 500 000 000. Default: 16 MiB.
+    pub fn max_payload_size(mut self, bytes: usize) -> Self {
+        self.max_payload_size = Some(bytes);
+        self
+    }
+
     /// How often a request of a group is handed to a worker before it becomes a dead letter.
     ///
     /// 1 to 1 000 000. Default: 3.
@@ -385,6 +399,9 @@ impl ConfigBuilder {
         if let Some(grace) = self.close_grace {
             settings.close_grace = checked_time("close_grace", grace, Duration::ZERO, YEAR)?;
         }
+        if let Some(bytes) = self.max_payload_size {
+            settings.max_payload_size = checked_number("max_payload_size", bytes, MAX_PAYLOAD)?;
+        }
         if let Some(deliveries) = self.max_deliveries {
             let deliveries = checked_count("max_deliveries", deliveries)?;
             settings.max_deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
@@ -424,10 +441,14 @@ fn checked_name(field: &'static str, name: Option<String>, default: &str) -> Res
 }
 
 fn checked_count(field: &'static str, count: usize) -> Result<usize, ConfigError> {
-    if (1..=MAX_COUNT).contains(&count) {
-        Ok(count)
+    checked_number(field, count, MAX_COUNT)
+}
+
+fn checked_number(field: &'static str, number: usize, greatest: usize) -> Result<usize, ConfigError> {
+    if (1..=greatest).contains(&number) {
+        Ok(number)
     } else {
-        Err(out_of_range(field, count, 1, MAX_COUNT))
+        Err(out_of_range(field, number, 1, greatest))
     }
 }
 

@@ -187,6 +187,12 @@ impl Config {
         self.settings.call_timeout
     }
 
+    /// How many bytes the encoded arguments or the encoded result of a request may have.
+    #[must_use]
+    pub fn max_payload_size(&self) -> usize {
+        self.settings.max_payload_size
+    }
+
     /// How often a request of a group is handed to a worker before it becomes a dead letter.
     #[must_use]
     pub fn max_deliveries(&self) -> u32 {

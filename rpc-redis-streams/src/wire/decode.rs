@@ -196,7 +196,10 @@ fn outcome(status: &str, codec: &[u8], payload: Bytes) -> Outcome {
         // Not a malformed entry, for the same reason.
         None => Outcome::Fault(Fault::new(
             FaultKind::BadResult,
-            format!("it is written in codec {:?}, which is unknown here", shown(codec)),
+            format!(
+                "it is written in codec {:?}, which is unknown here; update this side",
+                shown(codec)
+            ),
         )),
     }
 }

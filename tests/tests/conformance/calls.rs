@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpc_core::{CallError, Mode, RpcChannel};
+use rpc_core::{CallError, ChannelSettings, Mode, RpcChannel};
 use tests::eventually;
 
 use crate::backend::Backend;
@@ -277,4 +277,78 @@ pub(crate) async fn a_failed_notification_is_tried_again<B: Backend>() {
     eventually(SOON, "it has been tried three times", async || observed.runs() == 6).await;
     assert_eq!(probe.who().await.unwrap(), "one");
     assert_eq!(observed.runs(), 7);
+}
+
+pub(crate) async fn arguments_that_are_too_large_are_not_sent<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let server_channel = backend.serve(server(&observed)).await;
+    let io = backend.connect_with(|settings| settings.max_payload_size = 1000).await;
+    let channel = RpcChannel::open(io).await.unwrap();
+    let probe = ProbeClient::new(&channel);
+    // Encoded, the text has four bytes more: `["…"]`.
+    assert_eq!(probe.echo("x".repeat(996)).await.unwrap().len(), 996);
+    let error = probe.echo("x".repeat(997)).await.unwrap_err();
+    assert!(matches!(error, CallError::TooLarge { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "probe.echo: too large: its arguments have 1001 bytes, and this channel's `max_payload_size` is 1000; \
+         send less, or raise that at both ends"
+    );
+    let after = probe.echo("after".to_owned()).await;
+    assert_eq!((after.unwrap().as_str(), observed.runs()), ("after", 2));
+    assert_eq!((channel.stats().calls, server_channel.stats().refused), (2, 0));
+}
+
+pub(crate) async fn a_server_refuses_arguments_that_are_too_large_for_it<B: Backend>() {
+    for mode in [Mode::Group, Mode::Broadcast] {
+        let backend = B::start(mode).await;
+        let observed = Observed::new("one");
+        let small = |settings: &mut ChannelSettings| settings.max_payload_size = 1000;
+        let server_channel = backend.serve_with(server(&observed), small).await;
+        let client = backend.client().await;
+        let error = ProbeClient::new(&client).echo("x".repeat(997)).await.unwrap_err();
+        assert!(
+            matches!(&error, CallError::TooLarge { reason, .. }
+                if reason == "its arguments have 1001 bytes, and the server's `max_payload_size` is 1000"),
+            "{error:?}"
+        );
+        // By way of its session, too.
+        let direct = ProbeClient::new(client.session(server_channel.session_id()));
+        let error = direct.echo("x".repeat(997)).await.unwrap_err();
+        assert!(matches!(error, CallError::TooLarge { .. }), "{error:?}");
+        assert_eq!((observed.runs(), server_channel.stats().refused), (0, 2));
+        assert_eq!(ProbeClient::new(&client).who().await.unwrap(), "one");
+    }
+}
+
+pub(crate) async fn a_result_that_is_too_large_ends_its_call<B: Backend>() {
+    let small = |settings: &mut ChannelSettings| settings.max_payload_size = 1000;
+    for (client_is_small, whose) in [(true, "this channel's"), (false, "the server's")] {
+        let backend = B::start(Mode::Group).await;
+        let observed = Observed::new("one");
+        let (_server, io) = if client_is_small {
+            (
+                backend.serve(server(&observed)).await,
+                backend.connect_with(small).await,
+            )
+        } else {
+            (
+                backend.serve_with(server(&observed), small).await,
+                backend.connect_with(|_| {}).await,
+            )
+        };
+        let probe = ProbeClient::new(&RpcChannel::open(io).await.unwrap());
+        assert_eq!(probe.repeat("x".to_owned(), 998).await.unwrap().len(), 998);
+        let error = probe.repeat("x".to_owned(), 999).await.unwrap_err();
+        assert!(matches!(error, CallError::BadResult { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "probe.repeat: unusable result: it has 1001 bytes, and {whose} `max_payload_size` is 1000; \
+                 return less, or raise that at both ends"
+            )
+        );
+        assert_eq!(probe.who().await.unwrap(), "one");
+    }
 }

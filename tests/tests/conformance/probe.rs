@@ -26,6 +26,8 @@ pub(crate) struct Seen {
 #[service(name = "probe")]
 pub(crate) trait Probe {
     async fn echo(&self, text: String) -> String;
+    /// The text so many times.
+    async fn repeat(&self, text: String, times: usize) -> String;
     async fn bytes(&self, data: Vec<u8>) -> Vec<u8>;
     async fn fail(&self, code: u32) -> Result<u32, ProbeError>;
     async fn panic(&self) -> u32;
@@ -144,6 +146,10 @@ impl Probe for Arc<Observed> {
     async fn echo(&self, text: String) -> String {
         let _running = Running::new(self);
         text
+    }
+
+    async fn repeat(&self, text: String, times: usize) -> String {
+        text.repeat(times)
     }
 
     async fn bytes(&self, data: Vec<u8>) -> Vec<u8> {

@@ -49,6 +49,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     let kinds = [
         FaultKind::MethodNotFound,
         FaultKind::BadArguments,
+        FaultKind::TooLarge,
         FaultKind::Overloaded,
         FaultKind::Panicked,
         FaultKind::BadResult,
