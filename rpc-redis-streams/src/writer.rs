@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rpc_core::IoError;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
-use rpc_core::message::{Fault, FaultKind, Outcome};
+use rpc_core::message::{Fault, FaultKind, Outcome, Target};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::connection::Connection;
@@ -49,6 +49,8 @@ pub(crate) struct Writer {
     failures: u32,
     /// The last request that may have been written.
     last_sent: u64,
+    /// Requests that are written again because the connection broke: they may have been taken at the first time.
+    doubtful: HashSet<u64>,
     quiet_ticks: u32,
 }
 
@@ -67,6 +69,7 @@ impl Writer {
             refused: None,
             failures: 0,
             last_sent: 0,
+            doubtful: HashSet::new(),
             quiet_ticks: 0,
         }
     }
@@ -135,6 +138,8 @@ impl Writer {
                 tracing::debug!(%broken, "the writing connection is lost");
                 self.failures += 1;
                 let report = flush.into_report();
+                self.doubtful.retain(|sequence| self.endpoint.is_waiting(*sequence));
+                self.doubtful.extend(report.again.iter().filter_map(sequence_of));
                 self.tell(report.fates);
                 self.io.outbox.settle(taken - report.again.len(), report.again);
                 self.reconnect().await;
@@ -150,11 +155,12 @@ impl Writer {
             Message::Outgoing(Outgoing::Request { target, request }) => {
                 if let Some(why) = &self.refused {
                     let failure = SendFailure::NotSent(why.clone());
-                    self.endpoint.failed(request.sequence, *target, failure);
+                    self.fail(request.sequence, *target, failure);
                     return false;
                 }
                 let wanted = self.endpoint.is_waiting(request.sequence);
-                if !wanted {
+                // What was written before may have been taken then, and be running.
+                if !wanted && !self.doubtful.contains(&request.sequence) {
                     unsent.insert(request.sequence);
                 }
                 wanted
@@ -179,6 +185,7 @@ impl Writer {
             }
             Message::Outgoing(Outgoing::Request { target, request }) => {
                 let failure = SendFailure::NotSent(IoError::new(why));
+                // Not `fail`: what Redis hangs up on it has not taken at the first time either.
                 self.endpoint.failed(request.sequence, *target, failure);
                 // What nobody waits for is not sent: it has expired now.
                 request.deadline = Some(Instant::now());
@@ -191,10 +198,27 @@ impl Writer {
         for fate in fates {
             match fate {
                 Fate::Accepted(sequence) => self.endpoint.accepted(sequence),
-                Fate::Failed(sequence, target, failure) => self.endpoint.failed(sequence, target, failure),
+                Fate::Failed(sequence, target, failure) => self.fail(sequence, target, failure),
                 Fate::Confirmed(entry) => self.endpoint.confirmed(entry),
             }
         }
+    }
+
+    /// A request was refused. Of one that has been written before, that says nothing about the first time.
+    fn fail(&self, sequence: u64, target: Target, failure: SendFailure) {
+        let failure = if self.doubtful.contains(&sequence) {
+            let why = match failure {
+                SendFailure::NotSent(error) => error.to_string(),
+                SendFailure::Overloaded(why) | SendFailure::Indeterminate(why) => why,
+                _ => "its session is gone".to_owned(),
+            };
+            SendFailure::Indeterminate(format!(
+                "the connection broke while the call was sent, and when it was sent again: {why}"
+            ))
+        } else {
+            failure
+        };
+        self.endpoint.failed(sequence, target, failure);
     }
 
     /// A client that came before the first server learns here what that one has made of the stream. Were it to go on
@@ -280,5 +304,12 @@ impl Writer {
             self.last_sent,
             "the inbox was deleted while the call waited, and a reply with it",
         );
+    }
+}
+
+fn sequence_of(message: &Message) -> Option<u64> {
+    match message {
+        Message::Outgoing(Outgoing::Request { request, .. }) => Some(request.sequence),
+        _ => None,
     }
 }
