@@ -147,6 +147,9 @@ pub struct ChannelSettings {
     pub call_timeout: Duration,
     /// How long `close` waits for running handlers (10 s).
     pub close_grace: Duration,
+    /// How many requests may wait for a group, not handed out or not settled, before further ones to the stream are refused
+    /// as `Overloaded` (1 000 000). Group mode only.
+    pub max_backlog: usize,
     /// How many bytes the encoded arguments of a request may have, and the encoded result of one (16 MiB). Larger ones
     /// are not sent, and not taken from others: the caller is told the size and the limit.
     pub max_payload_size: usize,
@@ -174,6 +177,7 @@ impl Default for ChannelSettings {
             concurrency: 1024,
             call_timeout: crate::DEFAULT_CALL_TIMEOUT,
             close_grace: Duration::from_secs(10),
+            max_backlog: 1_000_000,
             max_payload_size: 16 << 20,
             max_deliveries: 3,
             retry_backoff: Duration::from_secs(1),

@@ -17,9 +17,6 @@ use crate::id::{CallId, EntryId, SessionId};
 use crate::io::{ChannelSettings, Claim, Endpoint, KeyedRun, Mode, Outgoing, Peer, RpcIo, SendFailure};
 use crate::message::{Delivery, Kind, Origin, Request, Target};
 
-/// How many requests may wait for a group before further ones are refused: memory is finite.
-const MAX_BACKLOG: usize = 100_000;
-
 /// One stream inside the process; a cheap clone.
 ///
 /// For tests, and for programs that want services without a server. What is in it ends with the process.
@@ -187,13 +184,23 @@ impl MemoryIo {
             }
             (Target::Stream, Mode::Group) => {
                 delivery.origin = Origin::Group;
-                let has_room = |waiting: &mut VecDeque<Delivery>| {
-                    waiting.len() < MAX_BACKLOG || forget_expired(waiting) < MAX_BACKLOG
-                };
-                let room = state.groups.values().all(|group| has_room(&mut lock(&group.waiting)));
-                if !room || !has_room(&mut state.unclaimed) {
+                let bound = self.settings.max_backlog;
+                let has_room =
+                    |waiting: &mut VecDeque<Delivery>| waiting.len() < bound || forget_expired(waiting) < bound;
+                let full = state
+                    .groups
+                    .iter()
+                    .find(|(_, group)| !has_room(&mut lock(&group.waiting)));
+                if let Some((group, full)) = full {
+                    let waiting = lock(&full.waiting).len();
                     return Err(SendFailure::Overloaded(format!(
-                        "{MAX_BACKLOG} requests wait for a group already"
+                        "{waiting} requests wait for the group `{group}`, and `max_backlog` is {bound}"
+                    )));
+                }
+                if !has_room(&mut state.unclaimed) {
+                    return Err(SendFailure::Overloaded(format!(
+                        "{} requests wait for a first worker, and `max_backlog` is {bound}",
+                        state.unclaimed.len()
                     )));
                 }
                 if state.groups.is_empty() {
@@ -447,9 +454,15 @@ mod tests {
         let broker = MemoryBroker::new(Mode::Group);
         let _healthy = worker(broker.connect()).await;
         worker(broker.connect().in_group("deserted")).await.close().await;
-        let client = RpcChannel::open(broker.connect()).await.unwrap();
+        let settings = ChannelSettings {
+            max_backlog: 1000,
+            ..ChannelSettings::default()
+        };
+        let client = RpcChannel::open(broker.connect().with_settings(settings))
+            .await
+            .unwrap();
         let caller = Caller::from(&client).with_timeout(Duration::from_secs(1));
-        for _ in 0..MAX_BACKLOG {
+        for _ in 0..1000 {
             caller.notify(&METHODS[1], &()).await.unwrap();
         }
         let full: Result<(), CallError> = caller.call(&METHODS[0], &()).await;

@@ -18,6 +18,15 @@ use crate::wire;
 const MAX_CONTROL: u64 = 10_000;
 const MAX_DEAD: u64 = 10_000;
 
+/// How to write a flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// What requests cut the stream to.
+    pub(crate) max_len: Option<u64>,
+    /// Whether the length of the stream is to be known after requests were added to it.
+    pub(crate) asks_length: bool,
+}
+
 /// Messages and the commands that carry them.
 ///
 /// Requests are commands of their own, so that each succeeds or fails alone. All that settles deliveries is one
@@ -30,6 +39,8 @@ pub(crate) struct Flush {
     settlements: Vec<Message>,
     /// How many commands the transaction has, without MULTI and EXEC.
     transaction: usize,
+    /// Whether the length of the stream is asked for, between requests and settlements.
+    asks_length: bool,
     /// The last request's sequence number.
     pub(crate) last_sequence: u64,
 }
@@ -50,18 +61,21 @@ pub(crate) struct Report {
     pub(crate) again: Vec<Message>,
     /// Why.
     pub(crate) trouble: Option<String>,
+    /// How many entries the stream had, if that was asked for.
+    pub(crate) length: Option<u64>,
     /// The server has become a replica: another one is to be found behind the address.
     pub(crate) demoted: bool,
 }
 
 impl Flush {
-    pub(crate) fn new(messages: Vec<Message>, to: &Destination, max_len: Option<u64>, now: Instant) -> Self {
+    pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
         let mut flush = Self {
             pipeline: Pipeline::with_capacity(messages.len() + 2),
             singles: Vec::new(),
             cancels: Cancels::new(),
             settlements: Vec::new(),
             transaction: 0,
+            asks_length: false,
             last_sequence: 0,
         };
         for message in messages {
@@ -71,7 +85,8 @@ impl Flush {
                 Message::Outgoing(Outgoing::Request { target, request }) => {
                     flush
                         .pipeline
-                        .add_command(add_request(to, max_len, target, &request, now));
+                        .add_command(add_request(to, options.max_len, target, &request, now));
+                    flush.asks_length |= options.asks_length && target == Target::Stream;
                     flush.last_sequence = flush.last_sequence.max(request.sequence);
                     flush.singles.push(Outgoing::Request { target, request });
                 }
@@ -97,6 +112,9 @@ impl Flush {
             }
         }
         flush.add_cancels(to, now);
+        if flush.asks_length {
+            flush.pipeline.cmd("XLEN").arg(&to.keys.requests);
+        }
         flush.add_settlements(to);
         flush
     }
@@ -170,6 +188,11 @@ impl Flush {
         self.pipeline.cmd("EXEC");
     }
 
+    /// How many requests and signals it carries.
+    pub(crate) fn requests(&self) -> usize {
+        self.singles.len()
+    }
+
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
         self.singles.len() + self.cancels.len() + self.settlements.len()
@@ -200,6 +223,9 @@ impl Flush {
         }
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
+        if self.asks_length {
+            report.length = answers.next().as_ref().and_then(entry::number);
+        }
         if self.transaction == 0 {
             return report;
         }

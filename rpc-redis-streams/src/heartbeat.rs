@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
+use rpc_core::Mode;
 use rpc_core::liveness::Liveness;
-use rpc_core::{EntryId, Mode};
 
 use crate::clock::Clock;
 use crate::connection::Connector;
@@ -16,14 +16,20 @@ use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
 use crate::registry::{Registration, scores, sweep_subscribers};
-use crate::retention::{Retention, settle_floor};
+use crate::retention::Retention;
 use crate::takeover::{Estates, Sweeper};
+use crate::trim::Trimmer;
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
 
 /// How long an answer may take at the most before the connection is given up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How soon the leader trims again, after it found something to trim and after it did not: what a busy group settles
+/// within a second can be a hundred thousand entries.
+const TRIM_INTERVAL: Duration = Duration::from_millis(250);
+const IDLE_TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Beats until it is dropped.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub(crate) struct Pulse {
     pub(crate) estates: Arc<Estates>,
     /// Of a worker of a group.
     pub(crate) sweeper: Option<Sweeper>,
+    pub(crate) trimmer: Trimmer,
 }
 
 impl Heartbeat {
@@ -71,27 +78,56 @@ impl Heartbeat {
 impl Pulse {
     fn beat_until(mut self, stopped: &Receiver<()>) {
         let mut connection = None;
-        let mut floor = EntryId::ZERO;
         let mut liveness = Liveness::new(self.interval, self.death_time);
-        let mut pause = self.interval;
-        while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
-            let began = Instant::now();
-            let beat = match &mut connection {
-                Some(connection) => self.beat(connection, &mut floor, &mut liveness),
-                None => self.connect().and_then(|new| {
-                    let new = connection.insert(new);
-                    self.beat(new, &mut floor, &mut liveness)
-                }),
-            };
-            if let Err(error) = beat {
-                liveness.missed();
-                self.estates.clear();
-                // The writer reports outages; a beat that is missed shows in the registry.
-                tracing::debug!(%error, "a beat was missed");
-                connection = None;
+        let mut next_beat = Instant::now() + self.interval;
+        // Of the worker that leads its group.
+        let mut next_trim: Option<Instant> = None;
+        loop {
+            let next = next_trim.map_or(next_beat, |trim| trim.min(next_beat));
+            let pause = next.saturating_duration_since(Instant::now());
+            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+                return;
             }
-            // A beat that takes long, or waits for an answer in vain, is not to put off the next one.
-            pause = self.interval.saturating_sub(began.elapsed());
+            let mut leads = next_trim.is_some();
+            let now = Instant::now();
+            if now >= next_beat {
+                // Counted from its beginning: one that takes long, or waits for an answer in vain, does not put off the next.
+                next_beat = now + self.interval;
+                let beat = self
+                    .connected(&mut connection)
+                    .and_then(|connection| self.beat(connection, &mut liveness));
+                leads = beat.unwrap_or_else(|error| {
+                    liveness.missed();
+                    self.estates.clear();
+                    // The writer reports outages; a beat that is missed shows in the registry.
+                    tracing::debug!(%error, "a beat was missed");
+                    connection = None;
+                    false
+                });
+            }
+            next_trim = None;
+            if leads && let Some(open) = &mut connection {
+                let interval = match self.trimmer.trim(open) {
+                    Ok(true) => TRIM_INTERVAL,
+                    Ok(false) => IDLE_TRIM_INTERVAL,
+                    Err(error) => {
+                        // The stream may be gone, or an ACL forbid it: no reason to beat less.
+                        tracing::debug!(%error, "the stream is not trimmed");
+                        if error.code().is_none() {
+                            connection = None;
+                        }
+                        IDLE_TRIM_INTERVAL
+                    }
+                };
+                next_trim = Some(Instant::now() + interval);
+            }
+        }
+    }
+
+    fn connected<'a>(&self, connection: &'a mut Option<redis::Connection>) -> RedisResult<&'a mut redis::Connection> {
+        match connection {
+            Some(connection) => Ok(connection),
+            None => Ok(connection.insert(self.connect()?)),
         }
     }
 
@@ -106,12 +142,8 @@ impl Pulse {
         Ok(connection)
     }
 
-    fn beat(
-        &mut self,
-        connection: &mut redis::Connection,
-        floor: &mut EntryId,
-        liveness: &mut Liveness,
-    ) -> RedisResult<()> {
+    /// Returns whether this is the worker that leads its group.
+    fn beat(&mut self, connection: &mut redis::Connection, liveness: &mut Liveness) -> RedisResult<bool> {
         let asked = Instant::now();
         let time: Value = redis::cmd("TIME").query(connection)?;
         let now_ms = entry::time_ms(time).unwrap_or_else(|| self.clock.now_ms());
@@ -122,7 +154,7 @@ impl Pulse {
         beat.exec(connection)?;
         liveness.beat(now_ms);
         let Some(sweeper) = &mut self.sweeper else {
-            return sweep_subscribers(connection, &self.keys, now_ms, self.death_time);
+            return sweep_subscribers(connection, &self.keys, now_ms, self.death_time).map(|()| false);
         };
         let workers: Value = redis::cmd("ZRANGE")
             .arg(self.registration.beats(&self.keys))
@@ -132,10 +164,7 @@ impl Pulse {
             .query(connection)?;
         let workers = scores(workers);
         sweeper.sweep(connection, &workers, liveness, &self.estates)?;
-        if self.leads(&workers, now_ms) {
-            *floor = settle_floor(connection, &self.keys, self.retention, *floor)?;
-        }
-        Ok(())
+        Ok(self.leads(&workers, now_ms))
     }
 
     /// Whether this is the worker of its group that trims: the first by name of those that live.

@@ -10,6 +10,7 @@ use rpc_core::io::{Claim, Endpoint, KeyedRun, Outgoing, Peer};
 use rpc_core::{ChannelSettings, IoError, Mode, RpcIo, ServiceDescriptor, SessionId};
 use tokio::time::timeout;
 
+use crate::backlog;
 use crate::config::Config;
 use crate::connection::Connector;
 use crate::dedupe;
@@ -20,7 +21,6 @@ use crate::keys::Keys;
 use crate::meta;
 use crate::outbox::Message;
 use crate::registry;
-use crate::retention;
 use crate::shared::Shared;
 use crate::writer::Writer;
 
@@ -210,7 +210,7 @@ impl RpcIo for RedisStreamsIo {
         if inner.config.mode() == Mode::Broadcast {
             return Ok(None);
         }
-        Ok(retention::backlog(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
+        Ok(backlog::longest(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
     }
 
     async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {

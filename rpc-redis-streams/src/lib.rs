@@ -9,6 +9,7 @@
 //! # Features
 //! - `tls`: `rediss://` urls.
 
+mod backlog;
 mod clock;
 mod config;
 mod connection;
@@ -33,6 +34,7 @@ mod registry;
 mod retention;
 mod shared;
 mod takeover;
+mod trim;
 mod wire;
 mod writer;
 

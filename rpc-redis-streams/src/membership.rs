@@ -16,6 +16,7 @@ use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
 use crate::shared::{Server, Shared};
 use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
+use crate::trim::Trimmer;
 use crate::wire;
 use crate::writer::INBOX_TTL;
 
@@ -116,6 +117,7 @@ impl Shared {
             retention: agreement.retention,
             clock: self.clock.clone(),
             estates: Arc::clone(&self.estates),
+            trimmer: Trimmer::new(keys.clone(), agreement.retention),
             sweeper: (config.mode() == Mode::Group).then(|| {
                 let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
                 Sweeper::new(keys.clone(), group, own, config.death_time(), config.block_timeout())

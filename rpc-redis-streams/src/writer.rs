@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rpc_core::IoError;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
 use rpc_core::message::{Fault, FaultKind, Outcome, Target};
+use rpc_core::{IoError, Mode};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::backlog::Backlog;
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
-use crate::flush::{Fate, Flush};
+use crate::flush::{Fate, Flush, Options};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
 use crate::shared::{REFUSED_PAUSE, Shared};
@@ -51,6 +52,8 @@ pub(crate) struct Writer {
     last_sent: u64,
     /// Requests that are written again because the connection broke: they may have been taken at the first time.
     doubtful: HashSet<u64>,
+    /// Of a work queue.
+    backlog: Option<Backlog>,
     quiet_ticks: u32,
 }
 
@@ -61,7 +64,10 @@ impl Writer {
         connection: Connection,
         agreement: Agreement,
     ) -> Self {
+        let settings = io.config.settings();
+        let is_queue = io.config.mode() == Mode::Group;
         Self {
+            backlog: is_queue.then(|| Backlog::new(settings.max_backlog)),
             io,
             endpoint,
             connection,
@@ -102,6 +108,9 @@ impl Writer {
         };
         let mut messages = self.io.outbox.take(most);
         let taken = messages.len();
+        if messages.iter().any(is_to_stream) {
+            self.watch_backlog().await;
+        }
         self.drop_unwanted(&mut messages);
         if self.failures >= HOPELESS {
             messages.iter_mut().for_each(|message| self.shrink(message));
@@ -112,16 +121,25 @@ impl Writer {
             .claimed
             .then(|| self.agreement.retention.max_len())
             .flatten();
-        let flush = Flush::new(messages, &self.io.destination, max_len, Instant::now());
+        let now = Instant::now();
+        let options = Options {
+            max_len,
+            asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
+        };
+        let flush = Flush::new(messages, &self.io.destination, options, now);
         if flush.len() == 0 {
             return self.io.outbox.settle(taken, Vec::new());
         }
         self.last_sent = self.last_sent.max(flush.last_sequence);
+        let requests = flush.requests();
         match self.connection.run(&flush.pipeline, WRITE_LIMIT).await {
             Ok(answers) => {
                 self.failures = 0;
                 let report = flush.read(answers);
                 self.tell(report.fates);
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.wrote(requests, report.length, now);
+                }
                 let pause = !report.again.is_empty();
                 self.io.outbox.settle(taken - report.again.len(), report.again);
                 if let Some(trouble) = report.trouble {
@@ -148,7 +166,7 @@ impl Writer {
     }
 
     /// Drops what is not to be written: requests that nobody waits for any more, with their cancellation, and all requests
-    /// when the stream is not what it was taken for.
+    /// when the stream is not what it was taken for, or too long.
     fn drop_unwanted(&self, messages: &mut Vec<Message>) {
         let mut unsent = HashSet::new();
         messages.retain(|message| match message {
@@ -159,15 +177,48 @@ impl Writer {
                     return false;
                 }
                 let wanted = self.endpoint.is_waiting(request.sequence);
-                // What was written before may have been taken then, and be running.
-                if !wanted && !self.doubtful.contains(&request.sequence) {
-                    unsent.insert(request.sequence);
+                // Then it may have been taken, and be running.
+                let doubtful = self.doubtful.contains(&request.sequence);
+                let too_long = self.backlog.as_ref().and_then(Backlog::refusal);
+                match too_long.filter(|_| is_to_stream(message) && wanted && !doubtful) {
+                    Some(why) => {
+                        let failure = SendFailure::Overloaded(why.to_owned());
+                        self.endpoint.failed(request.sequence, *target, failure);
+                        false
+                    }
+                    None => {
+                        if !wanted && !doubtful {
+                            unsent.insert(request.sequence);
+                        }
+                        wanted
+                    }
                 }
-                wanted
             }
             Message::Outgoing(Outgoing::Cancel { sequence, .. }) => !unsent.contains(sequence),
             _ => true,
         });
+    }
+
+    /// Asks, when it is time, whether too much waits in the stream.
+    async fn watch_backlog(&mut self) {
+        let io = &self.io;
+        let due = |backlog: &&mut Backlog| backlog.is_question_due(Instant::now());
+        let Some(backlog) = self.backlog.as_mut().filter(due) else {
+            return;
+        };
+        match backlog
+            .ask(&mut self.connection, &io.connector, &io.destination.keys)
+            .await
+        {
+            Ok(()) => {}
+            Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                io.warn_rarely("redis does not say how much waits in the stream", &answer);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the writing connection is lost");
+                self.reconnect().await;
+            }
+        }
     }
 
     /// Gives up on a large message that has broken every connection it was written to: a server may have bounds of its
@@ -305,6 +356,14 @@ impl Writer {
             "the inbox was deleted while the call waited, and a reply with it",
         );
     }
+}
+
+fn is_to_stream(message: &Message) -> bool {
+    let target = match message {
+        Message::Outgoing(Outgoing::Request { target, .. }) => Some(*target),
+        _ => None,
+    };
+    target == Some(Target::Stream)
 }
 
 fn sequence_of(message: &Message) -> Option<u64> {

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use redis::Value;
-use rpc_core::{EntryId, Mode, RpcChannel};
+use rpc_core::{CallError, EntryId, Mode, RpcChannel};
 use rpc_redis_streams::{EntryContent, RedisStreamsIo};
 use support::{EchoClient, Gate, client, config, connect, older, serve};
 use tests::{RedisServer, eventually, within};
@@ -203,6 +203,77 @@ async fn unprocessed_work_is_never_trimmed() {
         assert!(io.stream_info().await.unwrap().length >= 501);
         gate.open();
         assert_eq!(held.await.unwrap().unwrap(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_and_not_trimmed_is_no_backlog() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let config = rpc_redis_streams::Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .group("workers")
+            .max_backlog(50);
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let echo = EchoClient::new(&RpcChannel::open(io.clone()).await.unwrap());
+        // It holds back all that comes after it.
+        let held = tokio::spawn(echo.gated(1));
+        eventually(SOON, "the first call runs", async || gate.running() == 1).await;
+        for n in 0..1_000 {
+            echo.echo(n.to_string()).await.unwrap();
+        }
+        assert!(io.stream_info().await.unwrap().length > 1_000);
+        gate.open();
+        held.await.unwrap().unwrap();
+        eventually(SOON, "it is trimmed", async || {
+            io.stream_info().await.unwrap().length <= 100
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_several_clients_exceeds_the_backlog_by_little() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let config = rpc_redis_streams::Config::builder()
+            .url(server.url())
+            .stream("faults")
+            .group("workers")
+            .concurrency(1)
+            .max_backlog(1_000)
+            .build()
+            .unwrap();
+        let gate = Gate::new();
+        let io = RedisStreamsIo::connect(config.clone()).await.unwrap();
+        let builder = RpcChannel::builder(io).serve(support::server(&gate)).unwrap();
+        let worker = builder.start().await.unwrap();
+        let _held = tokio::spawn(EchoClient::new(&worker).gated(0));
+        eventually(SOON, "the worker is busy", async || gate.running() == 1).await;
+        let mut channels = Vec::new();
+        for _ in 0..4 {
+            let io = RedisStreamsIo::connect(config.clone()).await.unwrap();
+            channels.push(RpcChannel::open(io).await.unwrap());
+        }
+        let notes: Vec<_> = (0..20_000)
+            .map(|n| tokio::spawn(EchoClient::new(&channels[n % 4]).note(n as u64)))
+            .collect();
+        let mut accepted = 1;
+        for note in notes {
+            match note.await.unwrap() {
+                Ok(()) => accepted += 1,
+                Err(CallError::Overloaded { .. }) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        let length = connect(&server, Mode::Group).await.stream_info().await.unwrap().length;
+        assert_eq!(length, accepted);
+        assert!((1_000..=1_000 + 4 * 1_280).contains(&length), "{length}");
     })
     .await;
 }

@@ -29,6 +29,9 @@ const MAX_NAME: usize = 512;
 const MAX_COUNT: usize = 1_000_000;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// The largest backlog.
+const MAX_BACKLOG: usize = 1_000_000_000;
+
 /// The largest payload: what a value may have in Redis by default (512 MiB), less what else is in an entry.
 const MAX_PAYLOAD: usize = 500_000_000;
 
@@ -58,6 +61,7 @@ pub struct ConfigBuilder {
     concurrency: Option<usize>,
     call_timeout: Option<Duration>,
     close_grace: Option<Duration>,
+    max_backlog: Option<usize>,
     max_payload_size: Option<usize>,
     max_deliveries: Option<usize>,
     retry_backoff: Option<Duration>,
@@ -104,6 +108,7 @@ options_by_name!(
     concurrency,
     call_timeout,
     close_grace,
+    max_backlog,
     max_payload_size,
     max_deliveries,
     retry_backoff,
@@ -253,6 +258,20 @@ impl ConfigBuilder {
         self
     }
 
+    /// How many requests may wait in the stream before this channel's further requests to it are refused as `Overloaded`,
+    /// before they are written; group mode only.
+    ///
+    /// Those that a group has not been handed and those that it has not settled count, of the group that has most. The
+    /// length of the stream is looked at while requests are written (XLEN, every 10 ms or 256 requests); above the bound the
+    /// groups are asked (XINFO GROUPS, every 50 ms). Between two looks each client may exceed the bound by what it writes at
+    /// once, 1024 requests at the most, and by 256. Where Redis does not know what a group has not been handed (before 7.0,
+    /// and for a while after entries were deleted or the group was created anew), everything in the stream counts, unless the
+    /// group has been handed all. 1 to 1 000 000 000. Default: 1 000 000.
+    pub fn max_backlog(mut self, requests: usize) -> Self {
+        self.max_backlog = Some(requests);
+        self
+    }
+
     /// How many bytes the encoded arguments of a request may have, and the encoded result of one.
     ///
     /// Larger arguments are not sent, a larger result is answered with a fault, and what others send beyond it is refused:
@@ -398,6 +417,9 @@ impl ConfigBuilder {
         }
         if let Some(grace) = self.close_grace {
             settings.close_grace = checked_time("close_grace", grace, Duration::ZERO, YEAR)?;
+        }
+        if let Some(requests) = self.max_backlog {
+            settings.max_backlog = checked_number("max_backlog", requests, MAX_BACKLOG)?;
         }
         if let Some(bytes) = self.max_payload_size {
             settings.max_payload_size = checked_number("max_payload_size", bytes, MAX_PAYLOAD)?;

@@ -187,6 +187,12 @@ impl Config {
         self.settings.call_timeout
     }
 
+    /// How many requests may wait in the stream before further ones are refused.
+    #[must_use]
+    pub fn max_backlog(&self) -> usize {
+        self.settings.max_backlog
+    }
+
     /// How many bytes the encoded arguments or the encoded result of a request may have.
     #[must_use]
     pub fn max_payload_size(&self) -> usize {

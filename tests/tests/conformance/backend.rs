@@ -77,6 +77,7 @@ impl Backend for Redis {
             .concurrency(settings.concurrency)
             .call_timeout(settings.call_timeout)
             .close_grace(settings.close_grace)
+            .max_backlog(settings.max_backlog)
             .max_payload_size(settings.max_payload_size)
             .max_deliveries(settings.max_deliveries as usize)
             .retry_backoff(settings.retry_backoff)

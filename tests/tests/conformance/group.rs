@@ -183,3 +183,38 @@ pub(crate) async fn a_group_that_lacks_a_method_does_not_speak_for_one_that_has_
         Err(CallError::MethodNotFound { .. })
     ));
 }
+
+pub(crate) async fn a_queue_that_is_too_long_refuses_more_until_it_is_shorter<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let _worker = backend
+        .serve_with(server(&observed), |settings| settings.concurrency = 1)
+        .await;
+    let io = backend.connect_with(|settings| settings.max_backlog = 10).await;
+    let probe = ProbeClient::new(&RpcChannel::open(io).await.unwrap());
+    let held = tokio::spawn(probe.gated(0));
+    eventually(SOON, "the worker is busy", async || observed.running() == 1).await;
+    let mut accepted = 0;
+    let refused = loop {
+        match probe.note(accepted).await {
+            Ok(()) => accepted += 1,
+            Err(refused) => break refused,
+        }
+        assert!(accepted < 10_000, "nothing is refused");
+    };
+    match &refused {
+        CallError::Overloaded { reason, .. } => assert!(
+            reason.ends_with("requests wait for the group `workers`, and `max_backlog` is 10"),
+            "{reason}"
+        ),
+        other => panic!("{other:?}"),
+    }
+    assert!(accepted >= 10, "{accepted}");
+    let call = probe.who().await;
+    assert!(matches!(call, Err(CallError::Overloaded { .. })), "{call:?}");
+    observed.open_gate();
+    held.await.unwrap().unwrap();
+    eventually(SOON, "there is room again", async || probe.who().await.is_ok()).await;
+    let notes = observed.notes.lock().unwrap().clone();
+    assert_eq!(notes, (0..accepted).collect::<Vec<_>>(), "what was accepted has run");
+}

@@ -64,6 +64,7 @@ conformance! {
     cancellation::a_method_marked_no_cancel_runs_to_its_end,
     cancellation::a_call_that_is_not_aborted_goes_on,
     cancellation::a_dropped_call_to_a_session_ends_its_handler,
+    group::a_queue_that_is_too_long_refuses_more_until_it_is_shorter,
     no_workers::a_call_that_nobody_serves_is_refused,
     no_workers::a_broadcast_call_that_nobody_serves_is_refused,
     no_workers::a_restart_of_the_only_worker_fails_no_call,

@@ -32,6 +32,7 @@ fn defaults() {
     assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
     assert_eq!(config.death_time(), Duration::from_secs(5));
     assert_eq!(config.max_queue_size(), 1000);
+    assert_eq!(config.max_backlog(), 1_000_000);
     assert_eq!(config.max_payload_size(), 16 << 20);
     assert_eq!(config.concurrency(), 1024);
     assert_eq!(config.call_timeout(), Duration::from_secs(30));
@@ -63,6 +64,7 @@ fn the_three_ways_agree_in_group_mode() {
         .concurrency(3)
         .call_timeout(Duration::from_secs(3600))
         .close_grace(Duration::ZERO)
+        .max_backlog(77)
         .max_payload_size(4096)
         .max_deliveries(9)
         .retry_backoff(Duration::from_millis(5))
@@ -75,7 +77,7 @@ fn the_three_ways_agree_in_group_mode() {
 
     let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
                    &heartbeat_interval=200ms&death_time=2s\
-                   &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_payload_size=4096&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
+                   &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_backlog=77&max_payload_size=4096&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
     assert_eq!(Config::from_url(url).unwrap(), built);
@@ -84,7 +86,7 @@ fn the_three_ways_agree_in_group_mode() {
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
              "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
              "heartbeat_interval": "200ms", "death_time": "2s",
-             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_payload_size": 4096, "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
+             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_backlog": 77, "max_payload_size": 4096, "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
     assert_eq!(json(&table).unwrap(), built);
@@ -149,6 +151,10 @@ fn numbers_and_times_have_bounds() {
         (
             new().max_payload_size(500_000_001),
             "max_payload_size is 500000001, but must be from 1 to 500000000",
+        ),
+        (
+            new().max_backlog(0),
+            "max_backlog is 0, but must be from 1 to 1000000000",
         ),
         (
             new().max_len(0),
@@ -293,7 +299,7 @@ fn unreadable_values_say_what_to_write() {
 #[test]
 fn unknown_and_repeated_options_are_refused() {
     let known = "known are url, stream, mode, group, consumer, session_id, start, max_len, block_timeout, \
-                 connect_timeout, heartbeat_interval, death_time, max_queue_size, concurrency, call_timeout, close_grace, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
+                 connect_timeout, heartbeat_interval, death_time, max_queue_size, concurrency, call_timeout, close_grace, max_backlog, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
                  obey_close_signal";
     let message = format!("unknown option \"timeout\"; {known}");
     assert_eq!(url_refused("redis://h?timeout=5s"), message);
