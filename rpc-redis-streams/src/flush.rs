@@ -1,22 +1,22 @@
 //! One flush: what is written in one go, and what its answers mean. No IO in here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use redis::{Cmd, Pipeline, Value};
+use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
-use rpc_core::message::{Kind, Reply, Request, Target};
-use rpc_core::{Codec, EntryId, IoError, SessionId};
+use rpc_core::message::{Kind, Request, Target};
 use tokio::time::Instant;
 
-use crate::dedupe;
-use crate::destination::Destination;
+use crate::destination::{Destination, with_message, xadd};
 use crate::entry;
 use crate::outbox::Message;
+use crate::report::{Fate, Report, is_passing};
+use crate::settle::Transaction;
 use crate::wire;
 
-/// How many entries the control stream and the dead-letter stream keep, about.
+/// How many entries the control stream keeps, about.
 const MAX_CONTROL: u64 = 10_000;
-const MAX_DEAD: u64 = 10_000;
 
 /// How to write a flush.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Options {
     pub(crate) max_len: Option<u64>,
     /// Whether the length of the stream is to be known after requests were added to it.
     pub(crate) asks_length: bool,
+    /// Whether each settlement is a transaction of its own: then one that Redis refuses does not take others along.
+    pub(crate) divided: bool,
 }
 
 /// Messages and the commands that carry them.
@@ -36,35 +38,11 @@ pub(crate) struct Flush {
     /// In the order of their commands.
     singles: Vec<Outgoing>,
     cancels: Cancels,
-    settlements: Vec<Message>,
-    /// How many commands the transaction has, without MULTI and EXEC.
-    transaction: usize,
+    transactions: Vec<Transaction>,
     /// Whether the length of the stream is asked for, between requests and settlements.
     asks_length: bool,
     /// The last request's sequence number.
     pub(crate) last_sequence: u64,
-}
-
-/// What became of a message.
-#[derive(Debug)]
-pub(crate) enum Fate {
-    Accepted(u64),
-    Failed(u64, Target, SendFailure),
-    Confirmed(EntryId),
-}
-
-/// What the answers to a flush mean.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) fates: Vec<Fate>,
-    /// To be written again: Redis has not taken it.
-    pub(crate) again: Vec<Message>,
-    /// Why.
-    pub(crate) trouble: Option<String>,
-    /// How many entries the stream had, if that was asked for.
-    pub(crate) length: Option<u64>,
-    /// The server has become a replica: another one is to be found behind the address.
-    pub(crate) demoted: bool,
 }
 
 impl Flush {
@@ -73,11 +51,11 @@ impl Flush {
             pipeline: Pipeline::with_capacity(messages.len() + 2),
             singles: Vec::new(),
             cancels: Cancels::new(),
-            settlements: Vec::new(),
-            transaction: 0,
+            transactions: Vec::new(),
             asks_length: false,
             last_sequence: 0,
         };
+        let mut settlements = Vec::new();
         for message in messages {
             match message {
                 // Nobody waits for it any more.
@@ -108,14 +86,20 @@ impl Flush {
                         calls.push((sequence, deadline));
                     }
                 }
-                settlement => flush.settlements.push(settlement),
+                settlement => settlements.push(settlement),
             }
         }
         flush.add_cancels(to, now);
         if flush.asks_length {
             flush.pipeline.cmd("XLEN").arg(&to.keys.requests);
         }
-        flush.add_settlements(to);
+        let at_once = if options.divided { 1 } else { settlements.len() };
+        let mut settlements = settlements.into_iter().peekable();
+        while settlements.peek().is_some() {
+            let together = settlements.by_ref().take(at_once).collect();
+            let transaction = Transaction::add(together, to, &mut flush.pipeline);
+            flush.transactions.push(transaction);
+        }
         flush
     }
 
@@ -131,63 +115,6 @@ impl Flush {
         }
     }
 
-    fn add_settlements(&mut self, to: &Destination) {
-        let mut replies = Replies::new();
-        let mut acknowledged = Vec::new();
-        let mut commands = Vec::new();
-        for settlement in &self.settlements {
-            match settlement {
-                Message::Outgoing(Outgoing::Settle {
-                    caller,
-                    reply,
-                    acknowledge,
-                    record,
-                }) => {
-                    commands.extend(record.as_ref().map(|record| dedupe::record(to, record)));
-                    pack(&mut replies, *caller, reply.as_ref());
-                    acknowledged.extend(*acknowledge);
-                }
-                Message::Outgoing(Outgoing::DeadLetter {
-                    caller,
-                    reply,
-                    entry,
-                    acknowledge,
-                    reason,
-                    attempts,
-                }) => {
-                    commands.push(add_dead_letter(to, *entry, *acknowledge, reason, *attempts));
-                    pack(&mut replies, *caller, reply.as_ref());
-                }
-                Message::Malformed { entry, reason } => {
-                    commands.push(add_dead_letter(to, *entry, true, reason, 1));
-                }
-                Message::Outgoing(_) => {}
-            }
-        }
-        for ((caller, _), (codec, pack)) in replies {
-            // NOMKSTREAM: a caller that is gone must not get its inbox back.
-            let inbox = xadd(&to.keys.inbox(caller), None, true);
-            commands.push(with_message(inbox, wire::replies(to.session, codec, pack)));
-        }
-        if !acknowledged.is_empty() {
-            let mut ack = redis::cmd("XACK");
-            ack.arg(&to.keys.requests).arg(&to.group);
-            for entry in acknowledged {
-                ack.arg(entry.to_string());
-            }
-            commands.push(ack);
-        }
-        if commands.is_empty() {
-            return;
-        }
-        self.transaction = commands.len();
-        self.pipeline.cmd("MULTI");
-        for command in commands {
-            self.pipeline.add_command(command);
-        }
-        self.pipeline.cmd("EXEC");
-    }
-
     /// How many requests and signals it carries.
     pub(crate) fn requests(&self) -> usize {
         self.singles.len()
@@ -195,7 +122,8 @@ impl Flush {
 
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
-        self.singles.len() + self.cancels.len() + self.settlements.len()
+        let settlements: usize = self.transactions.iter().map(Transaction::len).sum();
+        self.singles.len() + self.cancels.len() + settlements
     }
 
     /// Reads the answers, one for each command.
@@ -226,27 +154,8 @@ impl Flush {
         if self.asks_length {
             report.length = answers.next().as_ref().and_then(entry::number);
         }
-        if self.transaction == 0 {
-            return report;
-        }
-        // MULTI and the commands it queues; an error among these makes EXEC fail, and says why.
-        let queued: Vec<Value> = answers.by_ref().take(1 + self.transaction).collect();
-        match answers.next() {
-            Some(Value::Array(results)) => {
-                report.trouble = results.iter().find_map(entry::error).map(|(_, text)| text);
-                let acknowledged = self.settlements.iter().filter_map(acknowledged);
-                report.fates.extend(acknowledged.map(Fate::Confirmed));
-            }
-            refused => {
-                let why = queued
-                    .iter()
-                    .chain(&refused)
-                    .find_map(entry::error)
-                    .map(|(_, text)| text);
-                report.demoted |= why.as_deref().is_some_and(|why| why.starts_with("READONLY"));
-                report.trouble = Some(why.unwrap_or_else(|| "EXEC was not executed".to_owned()));
-                report.again.extend(self.settlements);
-            }
+        for transaction in self.transactions {
+            transaction.read(&mut answers, &mut report);
         }
         report
     }
@@ -277,33 +186,15 @@ impl Flush {
                 })
             }));
         }
-        report.again.extend(self.settlements);
+        report
+            .again
+            .extend(self.transactions.into_iter().flat_map(Transaction::into_settlements));
         report
     }
 }
 
 /// The calls of a flush that were given up, by where they went: those of one target share an entry.
 type Cancels = HashMap<Target, Vec<(u64, Option<Instant>)>>;
-
-/// The replies of a flush: those of one session and one codec share an entry.
-type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;
-
-fn pack<'a>(replies: &mut Replies<'a>, caller: SessionId, reply: Option<&'a Reply>) {
-    if let Some(reply) = reply {
-        let codec = wire::codec_of(reply);
-        let packed = replies.entry((caller, codec.name())).or_insert((codec, Vec::new()));
-        packed.1.push(reply);
-    }
-}
-
-fn acknowledged(settlement: &Message) -> Option<EntryId> {
-    match settlement {
-        Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
-        Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
-        Message::Malformed { entry, .. } => Some(*entry),
-        Message::Outgoing(_) => None,
-    }
-}
 
 /// Why Redis did not take a request.
 enum Refusal {
@@ -321,8 +212,10 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
         };
     };
     Err(match code {
-        "LOADING" | "BUSY" | "READONLY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" => Refusal::NotYet(text),
+        // A caller can be told and come again; whoever settles has to wait.
         "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
+        "MISCONF" | "NOREPLICAS" => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
+        _ if is_passing(code) => Refusal::NotYet(text),
         _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
     })
 }
@@ -333,53 +226,4 @@ fn add_request(to: &Destination, max_len: Option<u64>, target: Target, request: 
         Target::Session(session) => xadd(&to.keys.inbox(session), None, true),
     };
     with_message(command, wire::requests(to.session, [request], now))
-}
-
-/// Copies an entry, as it stands in the stream, to the dead letters: with all its fields (as many as Lua can pass on),
-/// behind those that say why; then acknowledges it, and only then. A script, because only Redis has the fields at hand; it
-/// runs rarely.
-const ADD_DEAD_LETTER: &str = "\
-    local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
-    local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
-    for i, field in ipairs(found[1] and found[1][2] or {}) do \
-        if i <= 1000 then letter[#letter + 1] = field end \
-    end \
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter)) \
-    if ARGV[7] == '1' then redis.call('XACK', KEYS[1], ARGV[6], ARGV[1]) end \
-    return 1";
-
-fn add_dead_letter(to: &Destination, entry: EntryId, acknowledge: bool, reason: &str, attempts: u32) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command
-        .arg(ADD_DEAD_LETTER)
-        .arg(2)
-        .arg(&to.keys.requests)
-        .arg(&to.keys.dead);
-    command
-        .arg(entry.to_string())
-        .arg(MAX_DEAD)
-        .arg(reason)
-        .arg(&to.consumer)
-        .arg(attempts)
-        .arg(&to.group)
-        .arg(u8::from(acknowledge));
-    command
-}
-
-/// XADD as far as its options, which stand before the id: behind it they would be fields.
-fn xadd(key: &str, max_len: Option<u64>, only_existing: bool) -> Cmd {
-    let mut command = redis::cmd("XADD");
-    command.arg(key);
-    if only_existing {
-        command.arg("NOMKSTREAM");
-    }
-    if let Some(max_len) = max_len {
-        command.arg("MAXLEN").arg("~").arg(max_len);
-    }
-    command
-}
-
-fn with_message(mut command: Cmd, message: Vec<u8>) -> Cmd {
-    command.arg("*").arg(wire::FIELD).arg(message);
-    command
 }

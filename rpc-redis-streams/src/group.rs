@@ -76,7 +76,11 @@ impl GroupReader {
 
     /// Waits for room; not past the time for the next look, and not when the IO drains.
     async fn room(&self) -> Option<usize> {
-        let wait = self.io.draining.run_until_cancelled(self.endpoint.room());
+        let room = async {
+            self.io.outbox.has_room().await;
+            self.endpoint.room().await
+        };
+        let wait = self.io.draining.run_until_cancelled(room);
         match self.look_at.front() {
             Some(at) => timeout_at(*at, wait).await.ok().flatten(),
             None => wait.await,

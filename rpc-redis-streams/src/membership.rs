@@ -18,7 +18,9 @@ use crate::shared::{Server, Shared};
 use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
 use crate::trim::Trimmer;
 use crate::wire;
-use crate::writer::INBOX_TTL;
+
+/// How long the inbox outlives its session.
+pub(crate) const INBOX_TTL: Duration = Duration::from_secs(60);
 
 impl Shared {
     /// Creates the inbox; returns the id from which it is to be read.

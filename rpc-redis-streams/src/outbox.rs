@@ -12,6 +12,10 @@ use tokio::sync::Notify;
 pub(crate) const MAX_FLUSH_MESSAGES: usize = 1024;
 const MAX_FLUSH_BYTES: usize = 4 << 20;
 
+/// How much may wait before no more requests of a group are taken: their replies would pile up while Redis refuses them.
+const MAX_WAITING_MESSAGES: usize = 16 << 10;
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
 /// Something for the writer to write.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -29,13 +33,23 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     filled: Notify,
     idle: Notify,
+    /// Signalled when there is room again for what is read.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Message>,
+    /// The size of what waits.
+    bytes: usize,
     /// Taken by the writer and not yet settled.
     in_hand: usize,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes < MAX_WAITING_BYTES
+    }
 }
 
 impl Outbox {
@@ -47,6 +61,7 @@ impl Outbox {
     /// Appends a message; returns how many wait then.
     pub(crate) fn push(&self, message: Message) -> usize {
         let mut state = self.state();
+        state.bytes += size_of(&message);
         state.waiting.push_back(message);
         let waiting = state.waiting.len();
         drop(state);
@@ -63,6 +78,10 @@ impl Outbox {
             Message::Outgoing(Outgoing::Request { request, .. }) => wanted(request),
             _ => true,
         });
+        state.bytes = state.waiting.iter().map(size_of).sum();
+        if state.has_room() {
+            self.room.notify_waiters();
+        }
         if state.in_hand == 0 && state.waiting.is_empty() {
             self.idle.notify_waiters();
         }
@@ -85,13 +104,15 @@ impl Outbox {
         let mut bytes = 0;
         let mut count = 0;
         for message in state.waiting.iter().take(most) {
-            bytes += size_of(message);
-            if count > 0 && bytes > MAX_FLUSH_BYTES {
+            let size = size_of(message);
+            if count > 0 && bytes + size > MAX_FLUSH_BYTES {
                 break;
             }
+            bytes += size;
             count += 1;
         }
         state.in_hand += count;
+        state.bytes -= bytes;
         state.waiting.drain(..count).collect()
     }
 
@@ -100,10 +121,26 @@ impl Outbox {
         let mut state = self.state();
         state.in_hand -= count + again.len();
         for message in again.into_iter().rev() {
+            state.bytes += size_of(&message);
             state.waiting.push_front(message);
+        }
+        if state.has_room() {
+            self.room.notify_waiters();
         }
         if state.in_hand == 0 && state.waiting.is_empty() {
             self.idle.notify_waiters();
+        }
+    }
+
+    /// Waits until so little waits to be written that more may be read. Cancel safe.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            if self.state().has_room() {
+                return;
+            }
+            room.await;
         }
     }
 
@@ -177,5 +214,6 @@ mod tests {
         assert_eq!(sizes, [1, 2, 3]);
         outbox.settle(3, Vec::new());
         assert!(outbox.state().waiting.is_empty());
+        assert_eq!(outbox.state().bytes, 0);
     }
 }

@@ -11,11 +11,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::backlog::Backlog;
 use crate::connection::Connection;
-use crate::entry;
 use crate::error::RedisStreamsError;
-use crate::flush::{Fate, Flush, Options};
+use crate::flush::{Flush, Options};
+use crate::mailbox::{Mailbox, Renewal};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
+use crate::report::Fate;
 use crate::shared::{REFUSED_PAUSE, Shared};
 
 /// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
@@ -31,12 +32,8 @@ const HOPELESS: u32 = 5;
 /// What Redis could be thought to refuse for its size.
 const LARGE: usize = 256 << 10;
 
-/// How long the inbox outlives its session.
-pub(crate) const INBOX_TTL: Duration = Duration::from_secs(60);
-
-/// How often its time to live is renewed, with and without calls that wait.
-const INBOX_TICK: Duration = Duration::from_secs(1);
-const INBOX_IDLE_TICKS: u32 = 20;
+/// How often the inbox is looked after, and what Redis refuses for good is tried again.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Owns the connection that writes.
 pub(crate) struct Writer {
@@ -54,7 +51,11 @@ pub(crate) struct Writer {
     doubtful: HashSet<u64>,
     /// Of a work queue.
     backlog: Option<Backlog>,
-    quiet_ticks: u32,
+    mailbox: Mailbox,
+    /// Whether settlements are to be written one by one, because Redis has refused them together.
+    divided: bool,
+    /// What Redis refuses for good.
+    parked: Vec<Message>,
 }
 
 impl Writer {
@@ -76,13 +77,15 @@ impl Writer {
             failures: 0,
             last_sent: 0,
             doubtful: HashSet::new(),
-            quiet_ticks: 0,
+            mailbox: Mailbox::default(),
+            divided: false,
+            parked: Vec::new(),
         }
     }
 
     /// Writes until the IO is stopped.
     pub(crate) async fn run(mut self) {
-        let mut tick = interval(INBOX_TICK);
+        let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let io = Arc::clone(&self.io);
         let write = async {
@@ -92,6 +95,8 @@ impl Writer {
                     _ = tick.tick() => {
                         self.look_for_claim().await;
                         self.keep_inbox().await;
+                        // It may have been mended.
+                        self.io.outbox.settle(0, std::mem::take(&mut self.parked));
                     }
                 }
             }
@@ -111,6 +116,11 @@ impl Writer {
         if messages.iter().any(is_to_stream) {
             self.watch_backlog().await;
         }
+        if self.mailbox.is_lost() && messages.iter().any(|message| sequence_of(message).is_some()) {
+            // What is answered must have somewhere to go.
+            let renewal = self.mailbox.reopen(&self.io, &mut self.connection).await;
+            self.renewed(renewal).await;
+        }
         self.drop_unwanted(&mut messages);
         if self.failures >= HOPELESS {
             messages.iter_mut().for_each(|message| self.shrink(message));
@@ -125,6 +135,7 @@ impl Writer {
         let options = Options {
             max_len,
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
+            divided: std::mem::take(&mut self.divided),
         };
         let flush = Flush::new(messages, &self.io.destination, options, now);
         if flush.len() == 0 {
@@ -140,8 +151,12 @@ impl Writer {
                 if let Some(backlog) = &mut self.backlog {
                     backlog.wrote(requests, report.length, now);
                 }
-                let pause = !report.again.is_empty();
-                self.io.outbox.settle(taken - report.again.len(), report.again);
+                self.divided = report.divide;
+                // What is written again one by one is so at once.
+                let pause = !report.again.is_empty() && !report.divide;
+                let done = taken - report.again.len() - report.later.len();
+                self.parked.extend(report.later);
+                self.io.outbox.settle(done, report.again);
                 if let Some(trouble) = report.trouble {
                     self.io.warn_rarely("redis refuses to write", &trouble);
                 }
@@ -155,6 +170,7 @@ impl Writer {
             Err(broken) => {
                 tracing::debug!(%broken, "the writing connection is lost");
                 self.failures += 1;
+                self.divided = options.divided;
                 let report = flush.into_report();
                 self.doubtful.retain(|sequence| self.endpoint.is_waiting(*sequence));
                 self.doubtful.extend(report.again.iter().filter_map(sequence_of));
@@ -293,68 +309,42 @@ impl Writer {
         }
     }
 
-    async fn connect_again(&mut self) {
-        self.connection = self.io.connector.reconnect("writer").await;
-        self.io.set_writing(&self.connection);
-    }
-
+    /// Connects again, until the inbox has been looked after: it may have gone with a restart, which is to be known before
+    /// anything is sent that would be answered there.
     async fn reconnect(&mut self) {
-        self.connect_again().await;
-        // The inbox may have gone with a restart: known before anything is sent that would be answered there.
-        self.renew_inbox().await;
-    }
-
-    /// Keeps the inbox alive: often while somebody waits for a reply, so that its loss is noticed soon.
-    async fn keep_inbox(&mut self) {
-        self.quiet_ticks += 1;
-        if self.endpoint.in_flight() > 0 || self.quiet_ticks >= INBOX_IDLE_TICKS {
-            self.quiet_ticks = 0;
-            self.renew_inbox().await;
-        }
-    }
-
-    async fn renew_inbox(&mut self) {
-        let inbox = self.io.destination.keys.inbox(self.io.session());
-        let mut renew = redis::pipe();
-        renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
-        // Nobody but its reader needs what the reader has passed.
-        renew
-            .cmd("XTRIM")
-            .arg(&inbox)
-            .arg("MINID")
-            .arg("~")
-            .arg(self.io.inbox_cursor.get().to_string());
-        // Deadlines are counted on Redis's clock; a channel that serves only callbacks has no beat that would set it.
-        renew.cmd("TIME");
-        let asked = std::time::Instant::now();
-        match self.connection.run(&renew, WRITE_LIMIT).await {
-            Ok(mut answers) => {
-                if let Some(now_ms) = answers.pop().and_then(entry::time_ms) {
-                    self.io.clock.set(now_ms, asked);
-                }
-                if answers.first().and_then(entry::number) == Some(0) {
-                    self.reopen_inbox().await;
-                }
+        loop {
+            self.connection = self.io.connector.reconnect("writer").await;
+            self.io.set_writing(&self.connection);
+            match self.mailbox.renew(&self.io, &mut self.connection).await {
+                Ok(renewal) => return self.note(renewal),
+                Err(error) => tracing::debug!(%error, "the writing connection is lost"),
             }
-            // The next flush or tick finds the connection lost, too.
-            Err(_) => self.connect_again().await,
+            sleep(REFUSED_PAUSE).await;
         }
     }
 
-    /// The inbox is gone, by a flush or a long absence, and replies may be gone with it.
-    async fn reopen_inbox(&mut self) {
-        let Ok(anchor) = self.io.open_inbox(&mut self.connection).await else {
-            return;
-        };
-        self.io.inbox_cursor.set(anchor);
-        tracing::warn!(
-            stream = self.io.destination.keys.requests,
-            "the inbox of this session was gone; opened anew"
-        );
-        self.endpoint.replies_lost(
-            self.last_sent,
-            "the inbox was deleted while the call waited, and a reply with it",
-        );
+    async fn keep_inbox(&mut self) {
+        if self.mailbox.tick(self.endpoint.in_flight() > 0) {
+            let renewal = self.mailbox.renew(&self.io, &mut self.connection).await;
+            self.renewed(renewal).await;
+        }
+    }
+
+    async fn renewed(&mut self, renewal: Result<Renewal, RedisStreamsError>) {
+        match renewal {
+            Ok(renewal) => self.note(renewal),
+            Err(error) => {
+                tracing::debug!(%error, "the writing connection is lost");
+                self.reconnect().await;
+            }
+        }
+    }
+
+    fn note(&self, renewal: Renewal) {
+        if renewal == Renewal::Reopened {
+            let why = "the inbox was deleted while the call waited, and a reply with it";
+            self.endpoint.replies_lost(self.last_sent, why);
+        }
     }
 }
 

@@ -202,6 +202,143 @@ async fn a_reply_is_not_lost_when_redis_is_out_of_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_is_out_of_memory_nothing_is_acknowledged_without_its_reply() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let channel = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&channel);
+        let calls: Vec<_> = (0..200).map(|n| tokio::spawn(echo.gated(n))).collect();
+        eventually(SOON, "all calls run", async || gate.running() == 200).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        gate.open();
+        eventually(SOON, "all handlers are done", async || gate.running() == 0).await;
+        // Each goes through the writer of the client, and takes its time.
+        for _ in 0..20 {
+            let refused = echo.echo("no room".to_owned()).await;
+            assert!(matches!(refused, Err(CallError::Overloaded { .. })), "{refused:?}");
+            assert_eq!(pending(&server).await, 200);
+        }
+        assert!(calls.iter().all(|call| !call.is_finished()));
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap(), n as u64);
+        }
+        assert_eq!(gate.runs(), 200, "none ran twice");
+        eventually(SOON, "all are settled", async || pending(&server).await == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_that_is_lost_while_redis_is_out_of_memory_is_opened_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let channel = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&channel);
+        let call = tokio::spawn(echo.gated(1));
+        eventually(SOON, "the call runs", async || gate.running() == 1).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        let inbox = format!("{{faults}}:inbox:{}", channel.session_id());
+        server.command(&["DEL", &inbox]).await;
+        // Nothing else is added now: the call is not answered yet.
+        let renewals = async || {
+            let stats = server.command(&["INFO", "commandstats"]).await;
+            let stats: String = redis::from_redis_value(stats).unwrap();
+            let xadd = stats.lines().find(|line| line.starts_with("cmdstat_xadd:"));
+            xadd.is_some_and(|line| !line.contains("rejected_calls=0"))
+        };
+        eventually(SOON, "it is refused", renewals).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        let ended = call.await.unwrap();
+        assert!(matches!(ended, Err(CallError::Indeterminate { .. })), "{ended:?}");
+        assert_eq!(echo.echo("again".to_owned()).await.unwrap(), "again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_redis_refuses_does_not_block_the_replies() {
+    for refusal in [
+        // Before it is executed, and within the transaction.
+        &["ACL", "SETUSER", "default", "-eval"][..],
+        &["SET", "{faults}:dead", "no stream"],
+    ] {
+        within(LIMIT, async {
+            let server = RedisServer::start().await;
+            let gate = Gate::new();
+            let worker = serve(&server, Mode::Group, &gate).await;
+            let echo = EchoClient::new(&client(&server, Mode::Group).await);
+            let calls: Vec<_> = (0..100).map(|n| tokio::spawn(echo.gated(n))).collect();
+            eventually(SOON, "all calls run", async || gate.running() == 100).await;
+            server.command(refusal).await;
+            server.command(&["XADD", "faults", "*", "data", "foreign"]).await;
+            eventually(SOON, "it is read", async || worker.stats().malformed == 1).await;
+            gate.open();
+            for (n, call) in calls.into_iter().enumerate() {
+                assert_eq!(call.await.unwrap().unwrap(), n as u64);
+            }
+            assert_eq!(echo.echo("on".to_owned()).await.unwrap(), "on");
+            eventually(SOON, "all are settled", async || pending(&server).await == 0).await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_whose_inbox_is_no_stream_does_not_block_the_others() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let (one, two) = (client(&server, Mode::Group).await, client(&server, Mode::Group).await);
+        let _never = tokio::spawn(EchoClient::new(&one).gated(1));
+        let call = tokio::spawn(EchoClient::new(&two).gated(2));
+        eventually(SOON, "both run", async || gate.running() == 2).await;
+        server
+            .command(&["SET", &format!("{{faults}}:inbox:{}", one.session_id()), "no stream"])
+            .await;
+        gate.open();
+        assert_eq!(call.await.unwrap().unwrap(), 2);
+        eventually(SOON, "both are settled", async || pending(&server).await == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_refuses_is_written_when_it_is_a_master_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let calls: Vec<_> = (0..100).map(|n| tokio::spawn(echo.gated(n))).collect();
+        eventually(SOON, "all calls run", async || gate.running() == 100).await;
+        // Of a master that is not there, so that nothing is lost.
+        server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
+        gate.open();
+        let during = tokio::spawn(echo.echo("during".to_owned()));
+        eventually(SOON, "writes are refused", async || {
+            let stats = server.command(&["INFO", "errorstats"]).await;
+            let stats: String = redis::from_redis_value(stats).unwrap();
+            stats.contains("errorstat_READONLY")
+        })
+        .await;
+        server.command(&["REPLICAOF", "NO", "ONE"]).await;
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap(), n as u64);
+        }
+        assert_eq!(during.await.unwrap().unwrap(), "during");
+        assert_eq!(gate.runs(), 101, "none ran twice");
+        eventually(SOON, "all are settled", async || pending(&server).await == 0).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_on_two_streams_of_one_redis_do_not_meet() {
     within(LIMIT, async {
         let server = RedisServer::start().await;

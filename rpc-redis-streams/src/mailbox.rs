@@ -1,0 +1,127 @@
+//! Keeping the inbox of this session alive, and noticing when it is gone.
+
+use rpc_core::EntryId;
+
+use crate::connection::Connection;
+use crate::entry;
+use crate::error::RedisStreamsError;
+use crate::membership::INBOX_TTL;
+use crate::shared::Shared;
+
+/// How many ticks, of a second each, pass between two renewals while nobody waits for a reply.
+const IDLE_TICKS: u32 = 20;
+
+/// What the writer knows of the inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    /// How many ticks have passed since it was renewed.
+    quiet_ticks: u32,
+    /// It is gone, and could not be opened again yet.
+    lost: bool,
+}
+
+/// What a renewal has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// All is well, or nothing can be done about it now.
+    Kept,
+    /// The inbox was gone, and replies may be gone with it; it is open again.
+    Reopened,
+}
+
+impl Mailbox {
+    /// Whether it is time to renew the inbox: often while somebody waits for a reply, so that its loss is noticed soon.
+    pub(crate) fn tick(&mut self, somebody_waits: bool) -> bool {
+        self.quiet_ticks += 1;
+        somebody_waits || self.lost || self.quiet_ticks >= IDLE_TICKS
+    }
+
+    /// Whether replies have nowhere to go.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Renews the inbox, and opens it again if it is gone. PEXPIRE, XTRIM and TIME.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(crate) async fn renew(
+        &mut self,
+        io: &Shared,
+        connection: &mut Connection,
+    ) -> Result<Renewal, RedisStreamsError> {
+        self.quiet_ticks = 0;
+        let inbox = io.destination.keys.inbox(io.session());
+        let mut renew = redis::pipe();
+        renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
+        // Nobody but its reader needs what the reader has passed.
+        renew
+            .cmd("XTRIM")
+            .arg(&inbox)
+            .arg("MINID")
+            .arg("~")
+            .arg(io.inbox_cursor.get().to_string());
+        // Deadlines are counted on Redis's clock; a channel that serves only callbacks has no beat that would set it.
+        renew.cmd("TIME");
+        let asked = std::time::Instant::now();
+        let mut answers = io.connector.ask_raw(connection, "renew the inbox", &renew).await?;
+        if let Some(now_ms) = answers.pop().and_then(entry::time_ms) {
+            io.clock.set(now_ms, asked);
+        }
+        let renewed = answers.into_iter().next().unwrap_or_default();
+        match entry::error(&renewed) {
+            // Another server is to be found behind the address; on this one the inbox will not be kept.
+            Some(("READONLY", answer)) => Err(RedisStreamsError::CommandRefused {
+                command: "PEXPIRE",
+                answer,
+            }),
+            Some(_) => Ok(Renewal::Kept),
+            None if entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
+            None => Ok(Renewal::Kept),
+        }
+    }
+
+    /// The inbox is gone, by a flush or a long absence.
+    pub(crate) async fn reopen(
+        &mut self,
+        io: &Shared,
+        connection: &mut Connection,
+    ) -> Result<Renewal, RedisStreamsError> {
+        self.lost = true;
+        match io.open_inbox(connection).await {
+            Ok(anchor) => {
+                self.opened(io, anchor);
+                Ok(Renewal::Reopened)
+            }
+            // Out of memory, say: to be tried again.
+            Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                io.warn_rarely("the inbox of this session is gone and cannot be opened", &answer);
+                Ok(Renewal::Kept)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn opened(&mut self, io: &Shared, anchor: EntryId) {
+        self.lost = false;
+        io.inbox_cursor.set(anchor);
+        let stream = &io.destination.keys.requests;
+        tracing::warn!(stream, "the inbox of this session was gone; opened anew");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_renewed_often_while_somebody_waits_or_it_is_lost() {
+        let mut mailbox = Mailbox::default();
+        assert!(mailbox.tick(true));
+        assert!(!mailbox.tick(false));
+        mailbox.lost = true;
+        assert!(mailbox.tick(false));
+        mailbox.lost = false;
+        assert_eq!((0..).take_while(|_| !mailbox.tick(false)).count(), 16);
+    }
+}

@@ -1,0 +1,267 @@
+//! Settling deliveries: transactions of replies, acknowledgements and dead letters. No IO in here.
+//!
+//! Redis refuses a transaction as a whole when it refuses one of its commands (out of memory, an ACL). So that one refused
+//! command does not hold up all settlements for ever, those of a refused transaction are written again one by one.
+
+use std::collections::BTreeMap;
+
+use redis::{Cmd, Pipeline, Value};
+use rpc_core::io::{Outgoing, Record};
+use rpc_core::message::Reply;
+use rpc_core::{Codec, EntryId, SessionId};
+
+use crate::dedupe;
+use crate::destination::{Destination, with_message, xadd};
+use crate::entry;
+use crate::outbox::Message;
+use crate::report::{Fate, Report, is_passing};
+use crate::wire;
+
+/// How many entries the dead-letter stream keeps, about.
+const MAX_DEAD: u64 = 10_000;
+
+/// Settlements that take effect together or not at all.
+pub(crate) struct Transaction {
+    settlements: Vec<Message>,
+    /// How many commands it has, without MULTI and EXEC: first those of the dead letters, then those of the records, each
+    /// in their order.
+    commands: usize,
+}
+
+impl Transaction {
+    /// Adds the commands of `settlements` to `pipeline`.
+    pub(crate) fn add(settlements: Vec<Message>, to: &Destination, pipeline: &mut Pipeline) -> Self {
+        let mut replies = Replies::new();
+        let mut acknowledged = Vec::new();
+        let (mut commands, mut records) = (Vec::new(), Vec::new());
+        for settlement in &settlements {
+            match settlement {
+                Message::Outgoing(Outgoing::Settle {
+                    caller,
+                    reply,
+                    acknowledge,
+                    record,
+                }) => {
+                    records.extend(record.as_ref().map(|record| dedupe::record(to, record)));
+                    pack(&mut replies, *caller, reply.as_ref());
+                    acknowledged.extend(*acknowledge);
+                }
+                Message::Outgoing(Outgoing::DeadLetter {
+                    caller,
+                    reply,
+                    entry,
+                    acknowledge,
+                    reason,
+                    attempts,
+                }) => {
+                    commands.push(add_dead_letter(to, *entry, *acknowledge, reason, *attempts));
+                    pack(&mut replies, *caller, reply.as_ref());
+                }
+                Message::Malformed { entry, reason } => {
+                    commands.push(add_dead_letter(to, *entry, true, reason, 1));
+                }
+                Message::Outgoing(_) => {}
+            }
+        }
+        commands.append(&mut records);
+        for ((caller, _), (codec, pack)) in replies {
+            // NOMKSTREAM: a caller that is gone must not get its inbox back.
+            let inbox = xadd(&to.keys.inbox(caller), None, true);
+            commands.push(with_message(inbox, wire::replies(to.session, codec, pack)));
+        }
+        if !acknowledged.is_empty() {
+            let mut ack = redis::cmd("XACK");
+            ack.arg(&to.keys.requests).arg(&to.group);
+            for entry in acknowledged {
+                ack.arg(entry.to_string());
+            }
+            commands.push(ack);
+        }
+        let transaction = Self {
+            settlements,
+            commands: commands.len(),
+        };
+        if !commands.is_empty() {
+            pipeline.cmd("MULTI");
+            for command in commands {
+                pipeline.add_command(command);
+            }
+            pipeline.cmd("EXEC");
+        }
+        transaction
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.settlements.len()
+    }
+
+    pub(crate) fn into_settlements(self) -> Vec<Message> {
+        self.settlements
+    }
+
+    /// Reads the answers to its commands.
+    pub(crate) fn read(self, answers: &mut impl Iterator<Item = Value>, report: &mut Report) {
+        if self.commands == 0 {
+            return;
+        }
+        // MULTI and the commands it queues; an error among these makes EXEC fail, and says why.
+        let queued: Vec<Value> = answers.take(1 + self.commands).collect();
+        match answers.next() {
+            Some(Value::Array(results)) => self.executed(&results, report),
+            refused => {
+                let error = queued.iter().chain(&refused).find_map(entry::error);
+                let (code, why) = error.unwrap_or(("", "EXEC was not executed".to_owned()));
+                self.refused(code, why, report);
+            }
+        }
+    }
+
+    fn executed(self, results: &[Value], report: &mut Report) {
+        if let Some((_, why)) = results.iter().find_map(entry::error) {
+            report.trouble = Some(why);
+        }
+        let letters = self.settlements.iter().filter(|s| letter_of(s).is_some()).count();
+        let (mut letters, mut records) = (results.iter(), results.iter().skip(letters));
+        for settlement in self.settlements {
+            let letter = letter_of(&settlement).and_then(|_| letters.next());
+            let record = record_of(&settlement).and_then(|_| records.next());
+            // A letter that could not be copied has not been acknowledged either; all else has happened.
+            match letter.and_then(entry::error) {
+                Some((code, _)) if is_passing(code) => {
+                    report.again.push(settlement);
+                    continue;
+                }
+                Some((_, why)) => {
+                    report.again.push(without_letter(settlement, &why));
+                    continue;
+                }
+                None => report.fates.extend(acknowledged(&settlement).map(Fate::Confirmed)),
+            }
+            if record.and_then(entry::error).is_some_and(|(code, _)| is_passing(code)) {
+                report.again.extend(only_record(settlement));
+            }
+        }
+    }
+
+    fn refused(mut self, code: &str, why: String, report: &mut Report) {
+        report.demoted |= code == "READONLY";
+        match self.settlements.pop() {
+            // The one that is refused for good: not again at once, and never in the way of others.
+            Some(only) if self.settlements.is_empty() && !is_passing(code) => match letter_of(&only) {
+                Some(_) => report.again.push(without_letter(only, &why)),
+                None => report.later.push(only),
+            },
+            last => {
+                report.divide |= !self.settlements.is_empty();
+                report.again.extend(self.settlements);
+                report.again.extend(last);
+            }
+        }
+        report.trouble = Some(why);
+    }
+}
+
+/// The entry that a settlement copies to the dead letters.
+fn letter_of(settlement: &Message) -> Option<EntryId> {
+    match settlement {
+        Message::Outgoing(Outgoing::DeadLetter { entry, .. }) | Message::Malformed { entry, .. } => Some(*entry),
+        Message::Outgoing(_) => None,
+    }
+}
+
+/// What a settlement stores under an idempotency key.
+fn record_of(settlement: &Message) -> Option<&Record> {
+    match settlement {
+        Message::Outgoing(Outgoing::Settle { record, .. }) => record.as_deref(),
+        _ => None,
+    }
+}
+
+/// What is left of a settlement that has happened but for its record.
+fn only_record(settlement: Message) -> Option<Message> {
+    let Message::Outgoing(Outgoing::Settle { caller, record, .. }) = settlement else {
+        return None;
+    };
+    Some(Message::Outgoing(Outgoing::Settle {
+        caller,
+        reply: None,
+        acknowledge: None,
+        record,
+    }))
+}
+
+/// What is left of a settlement whose copy to the dead letters Redis refuses: an answer and an acknowledgement. Better
+/// than an entry that is handed out again and again, or never.
+fn without_letter(settlement: Message, why: &str) -> Message {
+    let (caller, reply, entry, acknowledge, reason) = match settlement {
+        Message::Outgoing(Outgoing::DeadLetter {
+            caller,
+            reply,
+            entry,
+            acknowledge,
+            reason,
+            ..
+        }) => (caller, reply, entry, acknowledge, reason),
+        // Nobody waits for an answer.
+        Message::Malformed { entry, reason } => (SessionId::generate(), None, entry, true, reason),
+        other => return other,
+    };
+    tracing::error!(%entry, reason, why, "a dead letter is lost: redis refuses to keep it; mend its permissions or keys");
+    Message::Outgoing(Outgoing::Settle {
+        caller,
+        reply,
+        acknowledge: acknowledge.then_some(entry),
+        record: None,
+    })
+}
+
+/// The replies of a transaction: those of one session and one codec share an entry.
+type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;
+
+fn pack<'a>(replies: &mut Replies<'a>, caller: SessionId, reply: Option<&'a Reply>) {
+    if let Some(reply) = reply {
+        let codec = wire::codec_of(reply);
+        let packed = replies.entry((caller, codec.name())).or_insert((codec, Vec::new()));
+        packed.1.push(reply);
+    }
+}
+
+fn acknowledged(settlement: &Message) -> Option<EntryId> {
+    match settlement {
+        Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
+        Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
+        Message::Malformed { entry, .. } => Some(*entry),
+        Message::Outgoing(_) => None,
+    }
+}
+
+/// Copies an entry, as it stands in the stream, to the dead letters: with all its fields (as many as Lua can pass on),
+/// behind those that say why; then acknowledges it, and only then. A script, because only Redis has the fields at hand; it
+/// runs rarely.
+const ADD_DEAD_LETTER: &str = "\
+    local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
+    local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
+    for i, field in ipairs(found[1] and found[1][2] or {}) do \
+        if i <= 1000 then letter[#letter + 1] = field end \
+    end \
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter)) \
+    if ARGV[7] == '1' then redis.call('XACK', KEYS[1], ARGV[6], ARGV[1]) end \
+    return 1";
+
+fn add_dead_letter(to: &Destination, entry: EntryId, acknowledge: bool, reason: &str, attempts: u32) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(ADD_DEAD_LETTER)
+        .arg(2)
+        .arg(&to.keys.requests)
+        .arg(&to.keys.dead);
+    command
+        .arg(entry.to_string())
+        .arg(MAX_DEAD)
+        .arg(reason)
+        .arg(&to.consumer)
+        .arg(attempts)
+        .arg(&to.group)
+        .arg(u8::from(acknowledge));
+    command
+}
