@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use redis::Value;
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::groups::GroupState;
 use crate::inbox::last_id;
 use crate::keys::Keys;
 
@@ -104,8 +104,8 @@ pub(crate) async fn longest(
     connector: &Connector,
     keys: &Keys,
 ) -> Result<Option<u64>, RedisStreamsError> {
-    let (groups, _) = groups(connection, connector, keys).await?;
-    let waiting = groups.into_iter().map(|group| Some(group.pending + group.lag?));
+    let (groups, length) = groups(connection, connector, keys).await?;
+    let waiting = groups.into_iter().map(|group| group.unsettled(length));
     // One group that cannot be told makes the greatest unknown.
     Ok(waiting
         .collect::<Option<Vec<u64>>>()
@@ -117,15 +117,21 @@ async fn groups(
     connection: &mut Connection,
     connector: &Connector,
     keys: &Keys,
-) -> Result<(Vec<Waiting>, u64), RedisStreamsError> {
+) -> Result<(Vec<GroupState>, u64), RedisStreamsError> {
     let mut questions = redis::pipe();
     questions.cmd("XINFO").arg("GROUPS").arg(&keys.requests);
     questions.cmd("XLEN").arg(&keys.requests);
     let answers = connector.ask(connection, "XINFO GROUPS", &questions).await?;
     let mut answers = answers.into_iter();
-    let groups = entry::list(answers.next().unwrap_or_default());
+    let groups = answers.next().unwrap_or_default();
     let length = answers.next().as_ref().and_then(entry::number).unwrap_or(0);
-    Ok((groups.into_iter().filter_map(Waiting::read).collect(), length))
+    match GroupState::all(groups) {
+        Some(groups) => Ok((groups, length)),
+        None => Err(RedisStreamsError::unexpected(
+            "XINFO GROUPS",
+            "a group without a name or a number",
+        )),
+    }
 }
 
 /// The length of the stream, and the group for which most waits, with how much that is at the most.
@@ -137,8 +143,8 @@ async fn greatest(
     let (groups, length) = groups(connection, connector, keys).await?;
     let mut greatest = None;
     for group in groups {
-        let waiting = match group.lag {
-            Some(lag) => lag + group.pending,
+        let waiting = match group.unsettled(length) {
+            Some(waiting) => waiting,
             None if group.delivered >= last_id(connection, connector, &keys.requests).await? => group.pending,
             // What is pending is in the stream, too.
             None => length.max(group.pending),
@@ -148,27 +154,6 @@ async fn greatest(
         }
     }
     Ok((length, greatest))
-}
-
-/// What XINFO GROUPS says of one group.
-struct Waiting {
-    name: String,
-    pending: u64,
-    /// What it has not been handed; missing before Redis 7.0, nil where Redis cannot tell.
-    lag: Option<u64>,
-    delivered: rpc_core::EntryId,
-}
-
-impl Waiting {
-    fn read(group: Value) -> Option<Self> {
-        let group = entry::by_name(group);
-        Some(Self {
-            name: entry::text(group.get("name")?)?,
-            pending: entry::number(group.get("pending")?)?,
-            lag: group.get("lag").and_then(entry::number),
-            delivered: entry::id(group.get("last-delivered-id")?)?,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Pulse {
             }
             next_trim = None;
             if leads && let Some(open) = &mut connection {
-                let interval = match self.trimmer.trim(open) {
+                let interval = match self.trimmer.trim(open, self.clock.now_ms()) {
                     Ok(true) => TRIM_INTERVAL,
                     Ok(false) => IDLE_TRIM_INTERVAL,
                     Err(error) => {

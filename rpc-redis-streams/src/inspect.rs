@@ -7,7 +7,9 @@ use rpc_core::{EntryId, Kind, SessionId};
 
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::groups::GroupState;
 use crate::io::RedisStreamsIo;
+use crate::registry::count_live;
 use crate::wire::{self, Decoded};
 
 /// The state of a stream.
@@ -40,6 +42,19 @@ pub struct GroupInfo {
     pub last_delivered: EntryId,
     /// Its consumers.
     pub consumers: Vec<ConsumerInfo>,
+    /// How many of its workers are alive, by the registry and this IO's `death_time`. Programs that don't register (of
+    /// another kind, say) are not seen.
+    pub live_workers: u64,
+}
+
+impl GroupInfo {
+    /// Whether it has entries to settle and no live worker to do it: then nothing from its oldest entry on is trimmed.
+    ///
+    /// Start a worker of it, or destroy it (`XGROUP DESTROY`) if nobody needs it; it is never destroyed by itself.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.live_workers == 0 && (self.pending > 0 || self.lag != Some(0))
+    }
 }
 
 /// The state of a consumer.
@@ -97,7 +112,7 @@ pub struct RequestSummary {
 impl RedisStreamsIo {
     /// The state of the stream and its groups; all zero for a stream that does not exist.
     ///
-    /// XINFO STREAM, XINFO GROUPS, MEMORY USAGE, and XINFO CONSUMERS for each group: two round trips.
+    /// XINFO STREAM, XINFO GROUPS, MEMORY USAGE, TIME, and for each group XINFO CONSUMERS and ZCOUNT: two round trips.
     ///
     /// # Errors
     /// When Redis cannot be asked.
@@ -107,6 +122,7 @@ impl RedisStreamsIo {
         questions.cmd("XINFO").arg("STREAM").arg(key);
         questions.cmd("XINFO").arg("GROUPS").arg(key);
         questions.cmd("MEMORY").arg("USAGE").arg(key);
+        questions.cmd("TIME");
         let mut answers = self.ask("stream_info", &questions).await?.into_iter();
         let stream = answers.next().unwrap_or_default();
         match entry::error(&stream) {
@@ -117,20 +133,34 @@ impl RedisStreamsIo {
             _ => {}
         }
         let mut stream = entry::by_name(stream);
-        let groups = entry::list(answers.next().unwrap_or_default());
+        let groups = GroupState::all(answers.next().unwrap_or_default()).unwrap_or_default();
         let memory = answers.next().as_ref().and_then(entry::number);
-        let mut groups: Vec<GroupInfo> = groups.into_iter().filter_map(group_info).collect();
+        let now_ms = answers.next().and_then(entry::time_ms).unwrap_or(0);
 
         let mut questions = redis::pipe();
         for group in &groups {
             questions.cmd("XINFO").arg("CONSUMERS").arg(key).arg(&group.name);
+            let beats = self.inner.destination.keys.workers(&group.name);
+            questions.add_command(count_live(&beats, now_ms, self.config().death_time()));
         }
+        let mut answers = Vec::new().into_iter();
         if !groups.is_empty() {
-            let answers = self.ask("stream_info", &questions).await?;
-            for (group, consumers) in groups.iter_mut().zip(answers) {
-                group.consumers = entry::list(consumers).into_iter().filter_map(consumer_info).collect();
-            }
+            answers = self.ask("stream_info", &questions).await?.into_iter();
         }
+        let groups = groups
+            .into_iter()
+            .map(|group| GroupInfo {
+                name: group.name,
+                pending: group.pending,
+                lag: group.lag,
+                last_delivered: group.delivered,
+                consumers: entry::list(answers.next().unwrap_or_default())
+                    .into_iter()
+                    .filter_map(consumer_info)
+                    .collect(),
+                live_workers: answers.next().as_ref().and_then(entry::number).unwrap_or(0),
+            })
+            .collect();
         let mut end = |name| {
             let entry = entry::list(stream.remove(name)?);
             entry.first().and_then(entry::id)
@@ -244,17 +274,6 @@ impl RedisStreamsIo {
         let answer = self.answer(command, question).await?;
         entry::number(&answer).ok_or_else(|| RedisStreamsError::unexpected(command, answer))
     }
-}
-
-fn group_info(group: Value) -> Option<GroupInfo> {
-    let group = entry::by_name(group);
-    Some(GroupInfo {
-        name: entry::text(group.get("name")?)?,
-        pending: entry::number(group.get("pending")?)?,
-        lag: group.get("lag").and_then(entry::number),
-        last_delivered: entry::id(group.get("last-delivered-id")?)?,
-        consumers: Vec::new(),
-    })
 }
 
 fn consumer_info(consumer: Value) -> Option<ConsumerInfo> {

@@ -174,7 +174,7 @@ impl RpcIo for RedisStreamsIo {
             None
         };
         let agreement = if serves {
-            io.register(&mut connection, services).await?
+            io.register(&mut connection, services, endpoint.clone()).await?
         } else {
             io.agreement
         };

@@ -9,7 +9,9 @@
 //! # Features
 //! - `tls`: `rediss://` urls.
 
+mod abandoned;
 mod backlog;
+mod bound;
 mod clock;
 mod config;
 mod connection;
@@ -19,8 +21,10 @@ mod dedupe;
 mod destination;
 mod entry;
 mod error;
+mod extent;
 mod flush;
 mod group;
+mod groups;
 mod heartbeat;
 mod inbound;
 mod inbox;

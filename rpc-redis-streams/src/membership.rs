@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rpc_core::io::Endpoint;
 use rpc_core::{EntryId, Mode, Peer, ServiceDescriptor};
 use tokio::time::timeout;
 
@@ -92,6 +93,7 @@ impl Shared {
         &self,
         connection: &mut Connection,
         services: &[&'static ServiceDescriptor],
+        endpoint: Arc<dyn Endpoint>,
     ) -> Result<Agreement, RedisStreamsError> {
         let (keys, config) = (&self.destination.keys, &self.config);
         let agreement = meta::claim(connection, &self.connector, config, keys).await?;
@@ -119,7 +121,7 @@ impl Shared {
             retention: agreement.retention,
             clock: self.clock.clone(),
             estates: Arc::clone(&self.estates),
-            trimmer: Trimmer::new(keys.clone(), agreement.retention),
+            trimmer: Trimmer::new(keys.clone(), agreement.retention, config.death_time(), endpoint),
             sweeper: (config.mode() == Mode::Group).then(|| {
                 let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
                 Sweeper::new(keys.clone(), group, own, config.death_time(), config.block_timeout())

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 use rpc_core::io::Peer;
 use rpc_core::{Mode, SessionId};
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,14 @@ pub(crate) async fn peers(
         .collect();
     peers.sort_by_key(|peer| peer.session);
     Ok(peers)
+}
+
+/// The command that counts those of the list `beats` who live at `now_ms`.
+pub(crate) fn count_live(beats: &str, now_ms: u64, death_time: Duration) -> Cmd {
+    let mut count = redis::cmd("ZCOUNT");
+    let dead_since = now_ms.saturating_sub(death_time.as_millis() as u64);
+    count.arg(beats).arg(format!("({dead_since}")).arg("+inf");
+    count
 }
 
 /// A flat list of members and scores.

@@ -1,47 +1,89 @@
 //! Trimming what all groups have settled: the work of one worker, which leads the others.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use redis::{RedisResult, Value};
 use rpc_core::EntryId;
+use rpc_core::io::Endpoint;
 
+use crate::abandoned::Stalled;
+use crate::bound::Bound;
 use crate::entry;
+use crate::extent::Extent;
+use crate::groups::GroupState;
 use crate::keys::Keys;
+use crate::registry::count_live;
 use crate::retention::Retention;
+
+/// After so many death times without progress a group is asked after: long enough for its only worker to be restarted.
+const STILL: u32 = 6;
+
+/// How often it is reported that work is dropped, or nearly.
+const BOUND_WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Trims one stream.
 #[derive(Debug)]
 pub(crate) struct Trimmer {
     keys: Keys,
-    retention: Retention,
+    /// Of a stream that is cut to a length, whatever is settled.
+    bound: Option<Bound>,
+    death_time: Duration,
     /// As it was last recorded.
     floor: EntryId,
+    stalled: Stalled,
+    endpoint: Arc<dyn Endpoint>,
+    /// What was dropped unprocessed, in all.
+    dropped: u64,
+    /// When that was last reported, and that it is near.
+    warned: [Option<Instant>; 2],
 }
 
 impl Trimmer {
-    pub(crate) fn new(keys: Keys, retention: Retention) -> Self {
+    pub(crate) fn new(keys: Keys, retention: Retention, death_time: Duration, endpoint: Arc<dyn Endpoint>) -> Self {
         Self {
             keys,
-            retention,
+            bound: retention.max_len().map(Bound::new),
+            death_time,
             floor: EntryId::ZERO,
+            stalled: Stalled::new(death_time * STILL),
+            endpoint,
+            dropped: 0,
+            warned: [None; 2],
         }
+    }
+
+    /// Looks after the stream: trims what all groups have settled, and reports a group that keeps it from that. Returns
+    /// whether there was something to trim. `now_ms` is the time on Redis's clock.
+    ///
+    /// XINFO GROUPS, XPENDING for each group that has something pending, and, if there is something to trim, HSET and
+    /// XTRIM MINID ~. Now and then ZCOUNT, for each group that stands still. Where the stream is cut to a length, EVAL of
+    /// XINFO STREAM instead of the last two.
+    pub(crate) fn trim(&mut self, connection: &mut redis::Connection, now_ms: u64) -> RedisResult<bool> {
+        let groups: Value = redis::cmd("XINFO")
+            .arg("GROUPS")
+            .arg(&self.keys.requests)
+            .query(connection)?;
+        let Some(groups) = GroupState::all(groups) else {
+            // Not understood: better to trim nothing.
+            return Ok(false);
+        };
+        let moved = self.settle_floor(connection, &groups)?;
+        if self.bound.is_some() {
+            self.watch_bound(connection, &groups)?;
+        } else {
+            self.report_abandoned(connection, &groups, now_ms)?;
+        }
+        Ok(moved)
     }
 
     /// Records the settled floor in `meta`: the oldest entry that some group has not acknowledged, where a group that joins
     /// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns
     /// whether the floor has moved.
-    ///
-    /// XINFO GROUPS, XPENDING for each group that has something pending, and, if the floor has moved, XTRIM MINID ~ and
-    /// HSET.
-    pub(crate) fn trim(&mut self, connection: &mut redis::Connection) -> RedisResult<bool> {
-        let groups: Value = redis::cmd("XINFO")
-            .arg("GROUPS")
-            .arg(&self.keys.requests)
-            .query(connection)?;
+    fn settle_floor(&mut self, connection: &mut redis::Connection, groups: &[GroupState]) -> RedisResult<bool> {
         let mut floor: Option<EntryId> = None;
-        for group in entry::list(groups) {
-            let Some(settled) = self.settled_by(connection, group)? else {
-                // Not understood: better to trim nothing.
-                return Ok(false);
-            };
+        for group in groups {
+            let settled = self.settled_by(connection, group)?;
             floor = Some(floor.map_or(settled, |floor| floor.min(settled)));
         }
         let Some(floor) = floor.filter(|floor| *floor > self.floor) else {
@@ -50,7 +92,7 @@ impl Trimmer {
         let mut settle = redis::pipe();
         let meta = &self.keys.meta;
         settle.cmd("HSET").arg(meta).arg("floor").arg(floor.to_string());
-        if self.retention == Retention::Processed {
+        if self.bound.is_none() {
             settle
                 .cmd("XTRIM")
                 .arg(&self.keys.requests)
@@ -64,24 +106,94 @@ impl Trimmer {
     }
 
     /// The first entry that a group has not settled.
-    fn settled_by(&self, connection: &mut redis::Connection, group: Value) -> RedisResult<Option<EntryId>> {
-        let group = entry::by_name(group);
-        let (Some(name), Some(pending), Some(delivered)) = (
-            group.get("name").and_then(entry::text),
-            group.get("pending").and_then(entry::number),
-            group.get("last-delivered-id").and_then(entry::id),
-        ) else {
-            return Ok(None);
-        };
-        if pending == 0 {
-            return Ok(Some(delivered.next()));
+    fn settled_by(&self, connection: &mut redis::Connection, group: &GroupState) -> RedisResult<EntryId> {
+        if group.pending == 0 {
+            return Ok(group.delivered.next());
         }
         let summary: Value = redis::cmd("XPENDING")
             .arg(&self.keys.requests)
-            .arg(&name)
+            .arg(&group.name)
             .query(connection)?;
         // Settled between the two commands, if there is no oldest one any more: then the group is a little ahead of this.
         let oldest = entry::list(summary).get(1).and_then(entry::id);
-        Ok(Some(oldest.unwrap_or(delivered)))
+        Ok(oldest.unwrap_or(group.delivered))
     }
+
+    /// Warns when a stream that is cut to a length is about to drop what some group has not settled, and counts what it
+    /// has dropped.
+    fn watch_bound(&mut self, connection: &mut redis::Connection, groups: &[GroupState]) -> RedisResult<()> {
+        let stream = &self.keys.requests;
+        let extent: Value = Extent::question(stream).query(connection)?;
+        let (Some(bound), Some(extent)) = (&mut self.bound, Extent::read(extent)) else {
+            return Ok(());
+        };
+        let max_len = bound.max_len();
+        let found = bound.look(groups, &extent);
+        let [dropping, filling] = &mut self.warned;
+        if found.dropped > 0 {
+            self.endpoint.missed(found.dropped);
+            self.dropped += found.dropped;
+            if is_due(dropping) {
+                tracing::error!(
+                    stream,
+                    max_len,
+                    total = self.dropped,
+                    "the stream has dropped requests that no worker of some group has seen: add workers, or raise `max_len`"
+                );
+            }
+        }
+        if let Some((group, unsettled)) = found.nearly_full
+            && is_due(filling)
+        {
+            tracing::warn!(
+                stream,
+                group,
+                unsettled,
+                max_len,
+                "the stream is about to drop requests that are not processed: add workers, or raise `max_len`"
+            );
+        }
+        Ok(())
+    }
+
+    /// Warns of groups that stand still and have no live workers: nothing that they have not settled is trimmed, and they
+    /// are not destroyed either, because somebody may come back for what is theirs.
+    fn report_abandoned(
+        &mut self,
+        connection: &mut redis::Connection,
+        groups: &[GroupState],
+        now_ms: u64,
+    ) -> RedisResult<()> {
+        let now = Instant::now();
+        for (group, still) in self.stalled.look(groups, now) {
+            let beats = self.keys.workers(&group.name);
+            let live: u64 = count_live(&beats, now_ms, self.death_time).query(connection)?;
+            if live > 0 {
+                continue;
+            }
+            self.stalled.reported(&group.name, now);
+            let entries = match group.lag {
+                Some(lag) => lag.saturating_add(group.pending).to_string(),
+                None => format!("at least {}", group.pending.max(1)),
+            };
+            tracing::warn!(
+                stream = self.keys.requests,
+                group = group.name,
+                entries,
+                since = ?still,
+                "a group without live workers holds back trimming: start a worker of it, or XGROUP DESTROY it if nobody \
+                 needs it"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether something that was last reported at `warned` may be reported again; then it counts as reported.
+fn is_due(warned: &mut Option<Instant>) -> bool {
+    let due = warned.is_none_or(|last| last.elapsed() >= BOUND_WARN_INTERVAL);
+    if due {
+        *warned = Some(Instant::now());
+    }
+    due
 }

@@ -1,0 +1,136 @@
+//! What an operator is told: by the log, by the statistics, by inspection.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use rpc_core::RpcChannel;
+use rpc_redis_streams::{Config, RedisStreamsIo};
+use support::{EchoClient, Gate};
+use tests::{RedisServer, eventually, within};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
+
+/// What all tests of this file have logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let start = || {
+            let log = Log::default();
+            let writer = log.clone();
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || writer.clone())
+                .init();
+            log
+        };
+        LOG.get_or_init(start).clone()
+    }
+
+    /// The lines that contain all of `parts`.
+    fn lines(&self, parts: &[&str]) -> Vec<String> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let has_all = |line: &&str| parts.iter().all(|part| line.contains(part));
+        log.lines().filter(has_all).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_nobody_works_for_is_reported_and_kept() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::start().await;
+        server
+            .command(&["XGROUP", "CREATE", "abandoned", "sleepers", "0", "MKSTREAM"])
+            .await;
+        let config = Config::builder()
+            .url(server.url())
+            .stream("abandoned")
+            .group("workers")
+            .heartbeat_interval(Duration::from_millis(100))
+            .death_time(Duration::from_millis(300));
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let builder = RpcChannel::builder(io.clone())
+            .serve(support::server(&Gate::new()))
+            .unwrap();
+        let worker = builder.start().await.unwrap();
+        for n in 0..7 {
+            EchoClient::new(&worker).echo(n.to_string()).await.unwrap();
+        }
+        eventually(SOON, "it is reported", async || {
+            !log.lines(&["holds back trimming", "group=\"sleepers\"", "entries=\"7\""])
+                .is_empty()
+        })
+        .await;
+        let info = io.stream_info().await.unwrap();
+        let group = |name: &str| info.groups.iter().find(|group| group.name == name).unwrap();
+        let (sleepers, workers) = (group("sleepers"), group("workers"));
+        assert!(sleepers.is_abandoned() && !workers.is_abandoned(), "{info:?}");
+        assert_eq!((sleepers.live_workers, workers.live_workers), (0, 1));
+        assert!(log.lines(&["holds back trimming", "group=\"workers\""]).is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_work_queue_that_is_cut_says_what_it_is_about_to_drop_and_what_it_has_dropped() {
+    within(LIMIT, async {
+        let log = Log::start();
+        // Redis cuts whole nodes.
+        let server = RedisServer::builder()
+            .arg("--stream-node-max-entries", "10")
+            .start()
+            .await;
+        let config = Config::builder()
+            .url(server.url())
+            .stream("cut")
+            .group("workers")
+            .concurrency(1)
+            .max_len(100);
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let gate = Gate::new();
+        let builder = RpcChannel::builder(io.clone()).serve(support::server(&gate)).unwrap();
+        let worker = builder.start().await.unwrap();
+        let echo = EchoClient::new(&worker);
+        let held = tokio::spawn(echo.gated(1));
+        eventually(SOON, "the worker is busy", async || gate.running() == 1).await;
+        for n in 0..95 {
+            echo.note(n).await.unwrap();
+        }
+        eventually(SOON, "it is foreseen", async || {
+            !log.lines(&["is about to drop", "stream=\"cut\"", "unsettled=96"])
+                .is_empty()
+        })
+        .await;
+        assert_eq!(worker.stats().missed, 0);
+        for n in 0..100 {
+            echo.note(n).await.unwrap();
+        }
+        let length = io.stream_info().await.unwrap().length;
+        eventually(SOON, "it is counted", async || worker.stats().missed == 195 - length).await;
+        assert!(!log.lines(&["has dropped requests", "stream=\"cut\""]).is_empty());
+        gate.open();
+        assert_eq!(held.await.unwrap().unwrap(), 1);
+        eventually(SOON, "the rest has run", async || gate.runs() == 1 + length).await;
+        assert_eq!(worker.stats().missed, 195 - length);
+    })
+    .await;
+}
