@@ -117,32 +117,57 @@ impl Arrival {
 /// so that a re-read of what is pending does not run it again.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    held: HashMap<EntryId, Open>,
+    held: HashMap<EntryId, Held>,
+    /// Nothing is taken and nothing begins any more.
+    closed: bool,
 }
 
-/// One bit for each request that is not settled.
 #[derive(Debug)]
-struct Open(u64);
+struct Held {
+    /// One bit for each request that is not settled.
+    open: u64,
+    /// Whether any of its requests has begun to run.
+    begun: bool,
+}
 
 impl Ledger {
-    /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already, or empty, or too large.
+    /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already, or empty, or too large, or
+    /// after [`Ledger::hand_back`].
     pub fn take(&mut self, entry: EntryId, requests: usize) -> bool {
-        if requests == 0 || requests > MAX_PACK || self.held.contains_key(&entry) {
+        if self.closed || requests == 0 || requests > MAX_PACK || self.held.contains_key(&entry) {
             return false;
         }
-        self.held.insert(entry, Open(u64::MAX >> (MAX_PACK - requests)));
+        let open = u64::MAX >> (MAX_PACK - requests);
+        self.held.insert(entry, Held { open, begun: false });
         true
+    }
+
+    /// Notes that a request of `entry` begins to run; false if it must not, because the entry is not held any more.
+    pub fn begin(&mut self, entry: EntryId) -> bool {
+        let held = self.held.get_mut(&entry);
+        held.is_some_and(|held| {
+            held.begun = true;
+            true
+        })
+    }
+
+    /// Gives up the entries of which no request has begun, and takes no others: none of these ever begins here, so that
+    /// whoever gets them next may count as the first. Returns those that stay held.
+    pub fn hand_back(&mut self) -> HashSet<EntryId> {
+        self.closed = true;
+        self.held.retain(|_, held| held.begun);
+        self.held.keys().copied().collect()
     }
 
     /// Settles request `index` of `entry`; true exactly once: when that leaves none open, so it is to be acknowledged.
     pub fn settle(&mut self, entry: EntryId, index: usize) -> bool {
-        let Some(Open(open)) = self.held.get_mut(&entry) else {
+        let Some(held) = self.held.get_mut(&entry) else {
             return false;
         };
         let bit = 1_u64.checked_shl(index as u32).unwrap_or(0);
-        let was_open = *open & bit != 0;
-        *open &= !bit;
-        was_open && *open == 0
+        let was_open = held.open & bit != 0;
+        held.open &= !bit;
+        was_open && held.open == 0
     }
 
     /// Forgets an entry whose acknowledgement is confirmed.
@@ -325,6 +350,20 @@ mod tests {
         assert!(recent.insert(call(3)));
         assert!(recent.insert(call(1)));
         assert!(!recent.insert(call(3)));
+    }
+
+    #[test]
+    fn what_is_handed_back_never_begins_here() {
+        let entry = |ms| EntryId { ms, seq: 0 };
+        let mut ledger = Ledger::default();
+        for ms in 1..=3 {
+            assert!(ledger.take(entry(ms), 2));
+        }
+        assert!(ledger.begin(entry(2)));
+        assert_eq!(ledger.hand_back(), HashSet::from([entry(2)]));
+        assert!(!ledger.begin(entry(1)) && !ledger.settle(entry(1), 0));
+        assert!(!ledger.take(entry(4), 1), "nothing new is taken");
+        assert!(ledger.begin(entry(2)), "the second request of what has begun");
     }
 
     #[derive(Clone, Debug)]

@@ -259,6 +259,13 @@ impl Dispatcher {
                 Claim::Taken => return self.rest(Job { slot, request, method }, CLAIM_PAUSE),
             }
         }
+        // What was about to start when the channel was aborted has not begun; it keeps its attempt.
+        if self.abort.is_cancelled() {
+            return self.settlements.abandon(slot, request.kind);
+        }
+        if !self.settlements.begin(slot) {
+            return;
+        }
         self.counters.handled.add(1);
         let (kind, attempt) = (request.kind, request.attempt);
         let name = method.descriptor.name();

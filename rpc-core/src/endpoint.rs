@@ -62,6 +62,10 @@ impl Endpoint for Shared {
         self.dispatcher.settlements().held()
     }
 
+    fn hand_back(&self) -> HashSet<EntryId> {
+        self.dispatcher.settlements().hand_back()
+    }
+
     fn is_waiting(&self, sequence: u64) -> bool {
         self.in_flight.contains(sequence)
     }

@@ -91,6 +91,10 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// The entries of its group that the channel holds.
     fn held(&self) -> HashSet<EntryId>;
 
+    /// Gives up the entries of its group of which no request has begun, and takes no others: from now on none of these
+    /// begins here, so that the next worker may count as their first. Returns those that have begun and stay held.
+    fn hand_back(&self) -> HashSet<EntryId>;
+
     /// Whether somebody still waits for what becomes of a request of this channel. One that nobody waits for need not be
     /// sent: it was given up, or has ended as lost.
     fn is_waiting(&self, sequence: u64) -> bool;

@@ -77,6 +77,16 @@ impl Settlements {
         self.ledger().take(entry, requests)
     }
 
+    /// A request is about to run; false if it must not, because its entry has been handed back.
+    pub(crate) fn begin(&self, slot: Slot) -> bool {
+        slot.origin != Origin::Group || self.ledger().begin(slot.entry)
+    }
+
+    /// Gives up what has not begun; returns the entries that have.
+    pub(crate) fn hand_back(&self) -> HashSet<EntryId> {
+        self.ledger().hand_back()
+    }
+
     /// An acknowledgement is confirmed.
     pub(crate) fn confirmed(&self, entry: EntryId) {
         self.ledger().confirm(entry);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, Value};
@@ -32,9 +33,6 @@ pub(crate) struct GroupReader {
     connection: Connection,
     /// When to look for entries that are pending for this consumer and that it does not hold.
     look_at: VecDeque<Instant>,
-    /// Whether the pending entries have been looked at once: what is found by then was left by a process of this name that
-    /// has died.
-    inherited: bool,
     /// Entries up to here were handed out before the group was created anew.
     repeats_until: EntryId,
 }
@@ -47,7 +45,6 @@ impl GroupReader {
             connection,
             // A consumer of this very name may have left something behind.
             look_at: VecDeque::from([Instant::now()]),
-            inherited: false,
             repeats_until: EntryId::ZERO,
         }
     }
@@ -179,15 +176,17 @@ impl GroupReader {
     /// Looks for entries that are pending for this consumer and not held, until that succeeds.
     async fn look(&mut self) {
         match self.take_up_pending().await {
-            Ok(()) => {
-                self.look_at.pop_front();
-                self.inherited = true;
-            }
-            Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.starts_with("NOGROUP") => {
-                self.look_at.pop_front();
-            }
+            // Cut short: what is left is as it was found.
+            Ok(()) if self.io.draining.is_cancelled() => {}
+            Ok(()) => self.looked(),
+            Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.starts_with("NOGROUP") => self.looked(),
             Err(error) => self.trouble(error).await,
         }
+    }
+
+    fn looked(&mut self) {
+        self.look_at.pop_front();
+        self.io.inherited.store(true, Ordering::Release);
     }
 
     async fn trouble(&mut self, error: RedisStreamsError) {
@@ -299,7 +298,7 @@ impl GroupReader {
     async fn take_up(&mut self, id: EntryId, deliveries: u32) -> Result<(), RedisStreamsError> {
         let (to, id_text) = (&self.io.destination, id.to_string());
         let mut question = redis::pipe();
-        let deliveries = if self.inherited {
+        let deliveries = if self.io.inherited.load(Ordering::Acquire) {
             question
                 .cmd("XRANGE")
                 .arg(&to.keys.requests)

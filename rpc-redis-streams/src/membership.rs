@@ -1,6 +1,7 @@
 //! Joining a stream and leaving it: the inbox, the group, the registration.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rpc_core::io::Endpoint;
@@ -16,7 +17,7 @@ use crate::inbox::last_id;
 use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
 use crate::shared::{Server, Shared};
-use crate::takeover::{HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
+use crate::takeover::{HAND_BACK, HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
 use crate::trim::Trimmer;
 use crate::wire;
 
@@ -185,6 +186,21 @@ impl Shared {
         }
     }
 
+    /// Adds the command by which what has not begun keeps its attempt.
+    fn hand_back(&self, leave: &mut redis::Pipeline) {
+        let to = &self.destination;
+        let endpoint = self.endpoint().clone();
+        // Before the first look, what is pending was handed to a process of this name that has died.
+        let Some(endpoint) = endpoint.filter(|_| self.inherited.load(Ordering::Acquire)) else {
+            return;
+        };
+        leave.cmd("EVAL").arg(HAND_BACK).arg(1).arg(&to.keys.requests);
+        leave.arg(&to.group).arg(&to.consumer);
+        for begun in endpoint.hand_back() {
+            leave.arg(begun.to_string());
+        }
+    }
+
     /// Leaves the registry and takes its own keys along.
     pub(crate) async fn deregister(&self) -> Result<(), RedisStreamsError> {
         let (to, server) = (&self.destination, self.server().take());
@@ -196,7 +212,11 @@ impl Shared {
         {
             // It may block for as long as a beat does.
             let _ = tokio::task::spawn_blocking(move || heartbeat.stop()).await;
-            leave = registration.leave(&to.keys);
+            if self.config.mode() == Mode::Group {
+                // Before it is said to have left, or others would take it over as it is.
+                self.hand_back(&mut leave);
+            }
+            registration.leave(&to.keys, &mut leave);
             if self.config.mode() == Mode::Group {
                 let workers = to.keys.workers(&to.group);
                 // First said to have left, then removed if nothing is pending: what is, others take over at once.

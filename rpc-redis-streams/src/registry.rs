@@ -74,12 +74,10 @@ impl Registration {
         beat
     }
 
-    /// The commands by which it leaves.
-    pub(crate) fn leave(&self, keys: &Keys) -> redis::Pipeline {
-        let mut leave = redis::pipe();
+    /// Adds the commands by which it leaves.
+    pub(crate) fn leave(&self, keys: &Keys, leave: &mut redis::Pipeline) {
         leave.cmd("ZREM").arg(self.beats(keys)).arg(self.name());
         leave.cmd("HDEL").arg(&keys.servers).arg(self.session.to_string());
-        leave
     }
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct Shared {
     pub(crate) inbox_cursor: Cursor,
     /// What dead workers have left to be taken over.
     pub(crate) estates: Arc<Estates>,
+    /// Whether what a process of the same name may have left has been taken up: from then on, whatever is pending for this
+    /// consumer was handed to this very process.
+    pub(crate) inherited: AtomicBool,
     /// Held while entries that were read are handed to the channel.
     pub(crate) delivering: Mutex<()>,
     /// No more requests are to be read.
@@ -92,6 +95,7 @@ impl Shared {
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
             estates: Arc::default(),
+            inherited: AtomicBool::new(false),
             delivering: Mutex::new(()),
             draining: CancellationToken::new(),
             group_drained: CancellationToken::new(),

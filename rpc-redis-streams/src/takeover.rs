@@ -241,6 +241,24 @@ impl Sweeper {
 /// The beat of a worker that has left with entries pending: others may take these at once.
 pub(crate) const HANDED_BACK: u64 = 0;
 
+/// Takes back the delivery of everything that is pending for a consumer, except for the entries that have begun: whoever
+/// takes it over counts as the worker that it was first handed to. By one, not to zero: it may have been delivered, and
+/// begun, before it came here. Not to be run twice.
+///
+/// JUSTID, or Redis would count this as a delivery.
+pub(crate) const HAND_BACK: &str = "\
+    local begun = {} \
+    for i = 3, #ARGV do begun[ARGV[i]] = true end \
+    local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000000, ARGV[2]) \
+    if pending.err then return 0 end \
+    for _, row in ipairs(pending) do \
+        if not begun[row[1]] then \
+            redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, row[1], \
+                'RETRYCOUNT', math.max(row[4] - 1, 0), 'JUSTID') \
+        end \
+    end \
+    return #pending";
+
 /// Deletes a consumer that has nothing pending and has not beaten since, and its beat. In one step: DELCONSUMER destroys
 /// what is pending.
 pub(crate) const REMOVE_DEAD_CONSUMER: &str = "\

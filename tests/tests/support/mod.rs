@@ -18,6 +18,9 @@ pub(crate) trait Echo {
     async fn repeat(&self, text: String, times: usize) -> String;
     /// Waits until the test opens the gate.
     async fn gated(&self, n: u64) -> u64;
+    /// The same, and must not run twice; returns the attempt.
+    #[rpc(at_most_once)]
+    async fn gated_once(&self, #[ctx] cx: &rpc_core::Context) -> u32;
     /// Blocks the thread that it runs on.
     async fn block(&self, ms: u64) -> u64;
     #[rpc(notify)]
@@ -87,6 +90,11 @@ impl Echo for Arc<Gate> {
         let _running = Running(self);
         self.gate.acquire().await.unwrap().forget();
         n
+    }
+
+    async fn gated_once(&self, cx: &rpc_core::Context) -> u32 {
+        self.gated(0).await;
+        cx.attempt()
     }
 
     async fn block(&self, ms: u64) -> u64 {

@@ -1,0 +1,80 @@
+//! What becomes of the work of a worker that is gone.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use rpc_core::{Mode, RpcChannel};
+use rpc_redis_streams::{Config, ConfigBuilder, RedisStreamsIo};
+use support::{EchoClient, Gate, client};
+use tests::{RedisServer, eventually, within};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(20);
+
+fn config(server: &RedisServer) -> ConfigBuilder {
+    Config::builder()
+        .url(server.url())
+        .stream(support::STREAM)
+        .group("workers")
+}
+
+async fn start(config: ConfigBuilder, gate: &Arc<Gate>) -> RpcChannel {
+    let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+    let builder = RpcChannel::builder(io).serve(support::server(gate)).unwrap();
+    builder.start().await.unwrap()
+}
+
+/// The rows of XPENDING: id, consumer, idle time, deliveries.
+async fn pending(server: &RedisServer) -> Vec<(String, String, u64, u64)> {
+    let rows = server
+        .command(&["XPENDING", "faults", "workers", "-", "+", "1000"])
+        .await;
+    match rows {
+        Value::Array(_) => redis::from_redis_value(rows).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_closing_worker_had_not_begun_keeps_its_attempt() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        // 16 slots, and 2 more in the prefetch.
+        let config = || config(&server).concurrency(16).close_grace(Duration::from_millis(10));
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let shut = Gate::new();
+        let first = start(config(), &shut).await;
+        let begun: Vec<_> = (0..16).map(|n| tokio::spawn(echo.gated(n))).collect();
+        eventually(SOON, "all slots are taken", async || shut.running() == 16).await;
+        let waiting = [tokio::spawn(echo.gated_once()), tokio::spawn(echo.gated_once())];
+        eventually(SOON, "two wait on the worker", async || {
+            pending(&server).await.len() == 18
+        })
+        .await;
+
+        // Twice, because the second hand-over is not to count what the first has not counted.
+        let second = start(config(), &shut).await;
+        first.close().await;
+        eventually(SOON, "all have changed hands", async || {
+            let deliveries: Vec<u64> = pending(&server).await.iter().map(|row| row.3).collect();
+            shut.running() == 16 && deliveries == [[2; 16].as_slice(), &[1; 2]].concat()
+        })
+        .await;
+        let open = Gate::new();
+        open.open();
+        let _third = start(config(), &open).await;
+        second.close().await;
+        for (n, call) in begun.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap().unwrap(), n as u64);
+        }
+        for call in waiting {
+            assert_eq!(call.await.unwrap(), Ok(1), "it begins for the first time");
+        }
+        assert_eq!(open.runs(), 18);
+    })
+    .await;
+}
