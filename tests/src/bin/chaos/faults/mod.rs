@@ -1,0 +1,108 @@
+//! The faults, and the bounds that each must keep.
+
+mod workers;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::report::Report;
+use crate::stage::Setup;
+use crate::worker::Sabotage;
+
+/// How a fault is to be run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// How long the load lasts.
+    pub(crate) load: Duration,
+    /// What the workers are to do wrong, to see that it is noticed.
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// A fault, by name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    /// What happens, and what must hold.
+    pub(crate) about: &'static str,
+    /// Whether nothing else may run meanwhile: it measures how fast something is.
+    pub(crate) alone: bool,
+    run: fn(&'static str, Plan) -> Pin<Box<dyn Future<Output = Report> + Send>>,
+}
+
+impl Fault {
+    /// Makes the fault happen, and says what came of it. Always ends: a harness that hangs, or panics, has failed.
+    pub(crate) async fn run(self, plan: Plan) -> Report {
+        let limit = Duration::from_secs(300) + plan.load * 5;
+        let run = tokio::time::timeout(limit, (self.run)(self.name, plan));
+        let failed = match tokio::spawn(run).await {
+            Ok(Ok(report)) => return report,
+            Ok(Err(_)) => format!("the harness did not come to an end within {limit:?}"),
+            Err(panicked) => format!("the harness failed: {}", message(panicked)),
+        };
+        let mut report = Report::empty(self.name);
+        report.bound(false, || failed);
+        report
+    }
+}
+
+impl Plan {
+    fn setup(self) -> Setup {
+        Setup {
+            sabotage: self.sabotage,
+            ..Setup::default()
+        }
+    }
+
+    /// Something that lasts `full` in a run of a minute and proportionally less in a shorter one, but at least `least`.
+    fn scaled(self, full: Duration, least: Duration) -> Duration {
+        full.mul_f64(self.share()).max(least)
+    }
+
+    /// Something of which there are `full` in a run of a minute and proportionally less in a shorter one, but at least
+    /// `least`.
+    #[allow(dead_code)]
+    fn scaled_count(self, full: u64, least: u64) -> u64 {
+        ((full as f64 * self.share()) as u64).max(least)
+    }
+
+    fn share(self) -> f64 {
+        (self.load.as_secs_f64() / 60.0).min(1.0)
+    }
+}
+
+fn message(panicked: tokio::task::JoinError) -> String {
+    match panicked.try_into_panic() {
+        Ok(payload) => match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload
+                .downcast::<&str>()
+                .map_or_else(|_| "a panic".to_owned(), |text| (*text).to_owned()),
+        },
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Lists the faults.
+macro_rules! faults {
+    ($($name:literal, $alone:literal, $run:path, $about:literal;)*) => {
+        /// All faults, in the order in which they are run.
+        pub(crate) const ALL: &[Fault] = &[$(Fault {
+            name: $name,
+            about: $about,
+            alone: $alone,
+            run: |name, plan| Box::pin($run(name, plan)),
+        },)*];
+    };
+}
+
+faults! {
+    "none", false, workers::none,
+        "nothing happens: nothing is lost or doubled, nothing times out";
+    "worker-killed", false, workers::killed,
+        "one of four workers gets SIGKILL every 5 s: nothing is lost, no timeouts, only what was unsettled runs again, \
+         p99 of its recovery within 7 s";
+    "worker-paused", false, workers::paused,
+        "a worker is frozen for longer than the death time: its work is taken over, what it finishes late changes nothing";
+    "rolling-restart", false, workers::rolling_restart,
+        "all workers get SIGTERM in turn and are started again: nothing fails, nothing runs twice";
+}

@@ -1,0 +1,142 @@
+//! The chaos harness: a load of mixed calls on real processes, while something goes wrong.
+//!
+//!     cargo run --release --bin chaos -- [--fault NAME] [--seconds N] [--json]
+//!
+//! Workers write every run of a call to files, clients every call and how it ended; neither asks Redis. At the end the
+//! files are reconciled, and each fault has bounds that must hold. The program exits with a status other than zero if one
+//! does not.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
+
+mod client;
+mod clock;
+mod faults;
+mod journal;
+mod proxy;
+mod reconcile;
+mod report;
+mod service;
+mod stage;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::sync::Semaphore;
+
+use crate::client::ClientArgs;
+use crate::faults::{Fault, Plan};
+use crate::report::Report;
+use crate::worker::{Sabotage, WorkerArgs};
+
+/// Runs workers, clients and Redis, makes something go wrong, and checks that nothing was lost.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// Only these faults; all of them by default.
+    #[arg(long, value_name = "NAME", value_parser = fault_by_name)]
+    fault: Vec<Fault>,
+    /// How long the load of each fault lasts.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// One JSON object for each fault, instead of text.
+    #[arg(long)]
+    json: bool,
+    /// How many faults to run at the same time; those that measure speed always run alone.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: u32,
+    /// Lists the faults.
+    #[arg(long)]
+    list: bool,
+    /// Lets the workers do something wrong, which must be noticed: a test of the harness.
+    #[arg(long, hide = true)]
+    sabotage: Option<Sabotage>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What the processes are that the harness starts.
+#[derive(Debug, Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    #[command(hide = true)]
+    Client(ClientArgs),
+}
+
+fn fault_by_name(name: &str) -> Result<Fault, String> {
+    let fault = faults::ALL.iter().find(|fault| fault.name == name);
+    fault
+        .copied()
+        .ok_or_else(|| "there is no such fault; --list names them".to_owned())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.role {
+        Some(Role::Worker(args)) => {
+            log_to_stderr();
+            worker::run(args).await;
+        }
+        Some(Role::Client(args)) => {
+            log_to_stderr();
+            client::run(args).await;
+        }
+        None if cli.list => {
+            for fault in faults::ALL {
+                println!("{:20} {}", fault.name, fault.about);
+            }
+        }
+        None => return run_faults(cli).await,
+    }
+    ExitCode::SUCCESS
+}
+
+/// As an application would have it that logs at the default level.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+async fn run_faults(cli: Cli) -> ExitCode {
+    let plan = Plan {
+        load: Duration::from_secs(cli.seconds),
+        sabotage: cli.sabotage,
+    };
+    let wanted = if cli.fault.is_empty() {
+        faults::ALL.to_vec()
+    } else {
+        cli.fault
+    };
+    let all = cli.jobs.max(1);
+    let places = Arc::new(Semaphore::new(all as usize));
+    let running: Vec<_> = wanted
+        .into_iter()
+        .map(|fault| {
+            let places = Arc::clone(&places);
+            tokio::spawn(async move {
+                let needed = if fault.alone { all } else { 1 };
+                let _places = places.acquire_many(needed).await.expect("never closed");
+                fault.run(plan).await
+            })
+        })
+        .collect();
+    let mut pass = true;
+    for report in running {
+        let report = report.await.expect("a fault that fails says so");
+        pass &= report.pass;
+        print(&report, cli.json);
+    }
+    if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(report: &Report, json: bool) {
+    if json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        println!("{}", report.to_text());
+    }
+}

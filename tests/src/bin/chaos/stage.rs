@@ -1,0 +1,434 @@
+//! The processes of one run: a Redis that keeps what it accepts, workers, clients.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redis::Value;
+use rpc_core::EntryId;
+use rpc_redis_streams::{Config, EntryContent, RedisStreamsIo};
+use tempfile::TempDir;
+use tests::{Process, RedisServer};
+use tokio::time::{Instant, sleep};
+
+use crate::client::{DRAIN, Mix};
+use crate::clock::{self, Micros};
+use crate::journal::{self, Record};
+use crate::proxy::Proxy;
+use crate::service::{GROUP, STREAM};
+use crate::worker::Sabotage;
+
+/// How long a process may take to be ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// How long a worker may take to close: its grace period, and some.
+const CLOSE: Duration = Duration::from_secs(20);
+
+/// How long the workers may take to run what is left when the clients have ended: another death, and some.
+const QUIESCE: Duration = Duration::from_secs(30);
+
+/// After how long killed workers are started again.
+pub(crate) const RESTART: Duration = Duration::from_secs(1);
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// What is to be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) workers: usize,
+    pub(crate) clients: usize,
+    /// Calls that each client makes in a second.
+    pub(crate) rate: u64,
+    /// Whether workers and clients reach Redis through a proxy.
+    pub(crate) proxied: bool,
+    /// Handlers at once of each worker.
+    pub(crate) concurrency: usize,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            clients: 2,
+            rate: 250,
+            proxied: false,
+            concurrency: 1024,
+            sabotage: None,
+        }
+    }
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) redis: RedisServer,
+    pub(crate) proxy: Option<Proxy>,
+    setup: Setup,
+    workers: Vec<Worker>,
+    clients: Vec<Process>,
+    /// How many workers and clients were ever started: the next one's number.
+    started: u64,
+    logs: Logs,
+    dir: TempDir,
+}
+
+#[derive(Debug)]
+struct Worker {
+    process: Process,
+    consumer: String,
+}
+
+/// A worker that was stopped, and what it then had in hand.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) at: Micros,
+    pub(crate) pid: u32,
+    /// The calls and notifications in all entries that were handed to it and not acknowledged.
+    pub(crate) unsettled: Vec<u64>,
+}
+
+/// What is left when everything has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) records: Vec<Record>,
+    pub(crate) logs: Logs,
+    /// The calls and notifications among the dead letters.
+    pub(crate) dead_letters: Vec<u64>,
+    /// What no process should have done, whatever the fault.
+    pub(crate) problems: Vec<String>,
+    /// What the clients counted at their end.
+    pub(crate) stats: Vec<serde_json::Value>,
+    /// When the clients were told to stop.
+    pub(crate) load_ended: Micros,
+    /// Where journals and logs are.
+    pub(crate) dir: Option<TempDir>,
+}
+
+/// What workers and clients logged.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    /// Warnings and errors.
+    pub(crate) warnings: Vec<String>,
+    /// Panics.
+    pub(crate) panics: Vec<String>,
+}
+
+impl Logs {
+    fn add(&mut self, dir: &Path, number: usize, process: &Process) {
+        let lines = process.stderr();
+        // The second word is the level, behind the time.
+        let warns = |line: &&String| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
+        self.warnings.extend(lines.iter().filter(warns).cloned());
+        self.panics
+            .extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
+        // For people; what is judged has been taken.
+        let _ = std::fs::write(dir.join(format!("{number}-{}.log", process.pid())), lines.join("\n"));
+    }
+}
+
+impl Stage {
+    /// Starts Redis and the workers, and waits until they are ready.
+    pub(crate) async fn start(setup: Setup) -> Self {
+        let redis = RedisServer::builder()
+            .arg("--appendonly", "yes")
+            .arg("--appendfsync", "always")
+            .start()
+            .await;
+        let proxy = match setup.proxied {
+            true => Some(Proxy::start(redis.port()).await.expect("start the proxy")),
+            false => None,
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("chaos-")
+            .tempdir()
+            .expect("a temporary directory");
+        let mut stage = Self {
+            redis,
+            proxy,
+            setup,
+            workers: Vec::new(),
+            clients: Vec::new(),
+            started: 0,
+            logs: Logs::default(),
+            dir,
+        };
+        for _ in 0..stage.setup.workers {
+            let worker = stage.spawn_worker();
+            stage.workers.push(worker);
+        }
+        for worker in &mut stage.workers {
+            worker.process.wait_for_line(READY, |line| line == "ready").await;
+        }
+        stage
+    }
+
+    /// Starts the clients, and with them the load; returns when they have begun.
+    pub(crate) async fn start_clients(&mut self) {
+        let rate = self.setup.rate.to_string();
+        for _ in 0..self.setup.clients {
+            self.start_client(Mix::All, &["--rate", &rate]).await;
+        }
+    }
+
+    /// Starts one client with a load of its own.
+    pub(crate) async fn start_client(&mut self, mix: Mix, load: &[&str]) {
+        let mix = clap::ValueEnum::to_possible_value(&mix).expect("none is skipped");
+        let index = self.next_number();
+        let mut client = Process::program(own_program())
+            .args(["client", "--url", &self.url(), "--index", &index.to_string()])
+            .args(["--mix", mix.get_name()])
+            .args(load)
+            .args([Path::new("--journal"), &self.journal(&format!("client-{index}"))])
+            .start();
+        client.wait_for_line(READY, |line| line == "ready").await;
+        self.clients.push(client);
+    }
+
+    fn spawn_worker(&mut self) -> Worker {
+        let consumer = format!("worker-{}", self.next_number());
+        let mut program = Process::program(own_program())
+            .args(["worker", "--url", &self.url(), "--consumer", &consumer])
+            .args(["--concurrency", &self.setup.concurrency.to_string()])
+            .args([Path::new("--journal"), &self.journal(&consumer)]);
+        if let Some(sabotage) = self.setup.sabotage {
+            let sabotage = clap::ValueEnum::to_possible_value(&sabotage).expect("none is skipped");
+            program = program.args(["--sabotage", sabotage.get_name()]);
+        }
+        Worker {
+            process: program.start(),
+            consumer,
+        }
+    }
+
+    /// A number that no process of this run has yet.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.started += 1;
+        self.started
+    }
+
+    /// Where a process reaches Redis.
+    pub(crate) fn url(&self) -> String {
+        self.proxy.as_ref().map_or_else(|| self.redis.url(), Proxy::url)
+    }
+
+    /// The file for what a process writes down.
+    pub(crate) fn journal(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.journal"))
+    }
+
+    pub(crate) fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    pub(crate) fn worker(&mut self, index: usize) -> &mut Process {
+        &mut self.workers[index].process
+    }
+
+    pub(crate) fn clients(&mut self) -> &mut [Process] {
+        &mut self.clients
+    }
+
+    /// SIGKILL to one worker.
+    pub(crate) async fn kill_worker(&mut self, index: usize) -> Stop {
+        self.workers[index].process.kill();
+        // It has ended by now, so all that it ever finished was finished before.
+        self.stopped(index, clock::now()).await
+    }
+
+    /// SIGSTOP to one worker.
+    pub(crate) async fn pause_worker(&mut self, index: usize) -> Stop {
+        self.workers[index].process.pause();
+        self.stopped(index, clock::now()).await
+    }
+
+    async fn stopped(&mut self, index: usize, at: Micros) -> Stop {
+        let worker = &self.workers[index];
+        Stop {
+            at,
+            pid: worker.process.pid(),
+            unsettled: self.unsettled(&worker.consumer).await,
+        }
+    }
+
+    /// Puts a new worker in the place of one that has ended, without waiting until it serves.
+    pub(crate) fn replace_worker(&mut self, index: usize) {
+        let worker = self.spawn_worker();
+        let ended = std::mem::replace(&mut self.workers[index], worker);
+        self.logs.add(self.dir.path(), self.workers.len(), &ended.process);
+    }
+
+    /// Waits until a worker serves.
+    pub(crate) async fn worker_is_ready(&mut self, index: usize) {
+        let process = &mut self.workers[index].process;
+        process.wait_for_line(READY, |line| line == "ready").await;
+    }
+
+    /// The ids in the entries that are pending for `consumer`.
+    pub(crate) async fn unsettled(&self, consumer: &str) -> Vec<u64> {
+        let question = ["XPENDING", STREAM, GROUP, "-", "+", "100000", consumer];
+        let rows = self.redis.command(&question).await;
+        let rows: Vec<(String, String, u64, u64)> = redis::from_redis_value(rows).expect("rows of XPENDING");
+        let pending: HashSet<EntryId> = rows.iter().filter_map(|row| row.0.parse().ok()).collect();
+        let (Some(first), Some(last)) = (pending.iter().min(), pending.iter().max()) else {
+            return Vec::new();
+        };
+        let entries = self
+            .observer()
+            .await
+            .entries(*first..=*last, 1_000_000)
+            .await
+            .expect("read the stream");
+        let pending = entries.into_iter().filter(|entry| pending.contains(&entry.id));
+        pending.flat_map(|entry| ids(&entry.content)).collect()
+    }
+
+    /// A connection that takes part in nothing, straight to Redis.
+    pub(crate) async fn observer(&self) -> RedisStreamsIo {
+        let config = Config::builder().url(self.redis.unix_url()).stream(STREAM).group(GROUP);
+        let config = config.build().expect("a valid configuration");
+        RedisStreamsIo::connect(config).await.expect("connect to redis")
+    }
+
+    /// One number that Redis knows by the name that INFO gives it.
+    pub(crate) async fn info(&self, name: &str) -> u64 {
+        let info: String = redis::from_redis_value(self.redis.command(&["INFO"]).await).expect("text");
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value
+            .and_then(|value| value.parse().ok())
+            .expect("a number that INFO knows")
+    }
+
+    /// Ends the load, waits until everything that was accepted has been run, and ends the workers.
+    pub(crate) async fn finish(mut self) -> Evidence {
+        let mut evidence = Evidence {
+            load_ended: clock::now(),
+            ..Evidence::default()
+        };
+        self.end_clients(&mut evidence).await;
+        if !self.workers.is_empty() && !self.quiesced().await {
+            let info = self.observer().await.stream_info().await;
+            let problem = format!("not everything was settled {QUIESCE:?} after the end of the load: {info:?}");
+            evidence.problems.push(problem);
+        }
+        self.end_workers(&mut evidence).await;
+        let letters = self
+            .observer()
+            .await
+            .dead_letters(100_000)
+            .await
+            .expect("read the dead letters");
+        evidence.dead_letters = letters.iter().flat_map(|letter| ids(&letter.content)).collect();
+        let read = std::fs::read_dir(self.dir.path()).expect("read the directory");
+        let files = read.filter_map(|entry| Some(entry.ok()?.path()));
+        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "journal")) {
+            match journal::read(&file) {
+                Ok(records) => evidence.records.extend(records),
+                Err(problem) => evidence.problems.push(problem),
+            }
+        }
+        evidence.records.sort_by_key(|record| record.at);
+        evidence.logs = self.logs;
+        evidence.dir = Some(self.dir);
+        evidence
+    }
+
+    /// Ends the clients that run now, and waits until their calls have ended.
+    pub(crate) async fn end_clients(&mut self, evidence: &mut Evidence) {
+        self.clients.iter_mut().for_each(Process::terminate);
+        for mut client in self.clients.drain(..) {
+            if !ends(&mut client, DRAIN + Duration::from_secs(10)).await {
+                client.kill();
+                evidence.problems.push("a client did not end".to_owned());
+            }
+            let stats = client
+                .stdout()
+                .iter()
+                .find_map(|line| line.strip_prefix("stats ").map(str::to_owned));
+            match stats.and_then(|stats| serde_json::from_str(&stats).ok()) {
+                Some(stats) => evidence.stats.push(stats),
+                None => evidence.problems.push(format!("a client failed: {}", client.report())),
+            }
+            self.logs.add(self.dir.path(), 0, &client);
+        }
+    }
+
+    async fn end_workers(&mut self, evidence: &mut Evidence) {
+        self.workers.iter_mut().for_each(|worker| worker.process.terminate());
+        for (index, mut worker) in self.workers.drain(..).enumerate() {
+            if !ends(&mut worker.process, CLOSE).await {
+                worker.process.kill();
+                evidence
+                    .problems
+                    .push(format!("{} did not close within {CLOSE:?}", worker.consumer));
+            }
+            self.logs.add(self.dir.path(), 1 + index, &worker.process);
+        }
+    }
+
+    /// Waits until nothing is pending or unread.
+    async fn quiesced(&self) -> bool {
+        let observer = self.observer().await;
+        let deadline = Instant::now() + QUIESCE;
+        while Instant::now() < deadline {
+            if let Ok(info) = observer.stream_info().await
+                && let [group] = &info.groups[..]
+                // Redis loses count of what is unread when entries are deleted, and it says so by saying nothing.
+                && group.lag.unwrap_or_else(|| u64::from(info.last > Some(group.last_delivered))) == 0
+                && group.pending == 0
+            {
+                return true;
+            }
+            sleep(POLL).await;
+        }
+        false
+    }
+
+    /// How much memory a process occupies, in bytes.
+    pub(crate) fn resident(pid: u32) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line
+            .and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0);
+        kib * 1024
+    }
+
+    /// A number that Redis answers to a command.
+    pub(crate) async fn number(&self, command: &[&str]) -> u64 {
+        match self.redis.command(command).await {
+            Value::Int(number) => u64::try_from(number).unwrap_or(0),
+            other => panic!("{command:?}: {other:?}"),
+        }
+    }
+}
+
+/// Waits for the end of a process; false if that takes longer than `limit`.
+pub(crate) async fn ends(process: &mut Process, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    while process.is_running() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(POLL).await;
+    }
+    // Its output is read by a thread, which may be a little behind.
+    process.wait_for_exit(Duration::from_secs(5)).await;
+    true
+}
+
+/// The ids in an entry: the first argument of each call.
+fn ids(content: &EntryContent) -> Vec<u64> {
+    let EntryContent::Requests { requests, .. } = content else {
+        return Vec::new();
+    };
+    let id = |arguments: &str| {
+        let arguments: Vec<serde_json::Value> = serde_json::from_str(arguments).ok()?;
+        arguments.first()?.as_u64()
+    };
+    requests.iter().filter_map(|request| id(&request.arguments)).collect()
+}
+
+fn own_program() -> PathBuf {
+    std::env::current_exe().expect("the path of this program")
+}
