@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use redis::Pipeline;
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Connector};
@@ -13,6 +14,10 @@ use crate::error::RedisStreamsError;
 use crate::groups::GroupState;
 use crate::inbox::last_id;
 use crate::keys::Keys;
+use crate::resp::Value;
+
+/// How the question is called in errors.
+pub(crate) const GROUPS: &str = "XINFO GROUPS";
 
 /// How often the length is looked at: after so many requests, or so much time.
 const LOOK_EVERY: usize = 256;
@@ -98,13 +103,17 @@ impl Backlog {
     }
 }
 
-/// How many entries wait for the group that has most, unread or unsettled; `None` where Redis cannot tell. XINFO GROUPS.
-pub(crate) async fn longest(
-    connection: &mut Connection,
-    connector: &Connector,
-    keys: &Keys,
-) -> Result<Option<u64>, RedisStreamsError> {
-    let (groups, length) = groups(connection, connector, keys).await?;
+/// Asks for what [`longest`] reads. XINFO GROUPS, XLEN.
+pub(crate) fn question(keys: &Keys) -> Pipeline {
+    let mut questions = redis::pipe();
+    questions.cmd("XINFO").arg("GROUPS").arg(&keys.requests);
+    questions.cmd("XLEN").arg(&keys.requests);
+    questions
+}
+
+/// How many entries wait for the group that has most, unread or unsettled; `None` where Redis cannot tell.
+pub(crate) fn longest(answers: Vec<Value>) -> Result<Option<u64>, RedisStreamsError> {
+    let (groups, length) = read(answers)?;
     let waiting = groups.into_iter().map(|group| group.unsettled(length));
     // One group that cannot be told makes the greatest unknown.
     Ok(waiting
@@ -113,22 +122,14 @@ pub(crate) async fn longest(
 }
 
 /// The groups of the stream, and its length.
-async fn groups(
-    connection: &mut Connection,
-    connector: &Connector,
-    keys: &Keys,
-) -> Result<(Vec<GroupState>, u64), RedisStreamsError> {
-    let mut questions = redis::pipe();
-    questions.cmd("XINFO").arg("GROUPS").arg(&keys.requests);
-    questions.cmd("XLEN").arg(&keys.requests);
-    let answers = connector.ask(connection, "XINFO GROUPS", &questions).await?;
+fn read(answers: Vec<Value>) -> Result<(Vec<GroupState>, u64), RedisStreamsError> {
     let mut answers = answers.into_iter();
     let groups = answers.next().unwrap_or_default();
     let length = answers.next().as_ref().and_then(entry::number).unwrap_or(0);
     match GroupState::all(groups) {
         Some(groups) => Ok((groups, length)),
         None => Err(RedisStreamsError::unexpected(
-            "XINFO GROUPS",
+            GROUPS,
             "a group without a name or a number",
         )),
     }
@@ -140,7 +141,7 @@ async fn greatest(
     connector: &Connector,
     keys: &Keys,
 ) -> Result<(u64, Option<(String, u64)>), RedisStreamsError> {
-    let (groups, length) = groups(connection, connector, keys).await?;
+    let (groups, length) = read(connector.ask(connection, GROUPS, &question(keys)).await?)?;
     let mut greatest = None;
     for group in groups {
         let waiting = match group.unsettled(length) {

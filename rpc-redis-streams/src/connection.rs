@@ -1,15 +1,24 @@
 //! Connections to Redis: opening them, and opening them again.
 
+use std::io;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Pipeline, RedisError, Value};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::entry;
-use crate::error::{RedisStreamsError, diagnose};
+use crate::error::RedisStreamsError;
+use crate::resp::{Commands, Decoder, Garbled, Value};
+use crate::socket::{self, Socket};
+
+/// How long a name may take to be looked up, only to tell what went wrong.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
+
+/// How much room there is for what is received next.
+const READ_SIZE: usize = 16 << 10;
 
 /// Opens connections to the configured server.
 #[derive(Clone)]
@@ -44,19 +53,114 @@ impl Connector {
 
     /// Tries once, within the connect timeout.
     pub(crate) async fn connect(&self) -> Result<Connection, RedisStreamsError> {
-        let client = redis::Client::open(self.info.clone()).map_err(RedisStreamsError::command("connect"))?;
-        // No response timeout: it would end blocking reads after Redis may have delivered. Every use has its own limit.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let attempt = client.get_multiplexed_async_connection_with_config(&config);
-        match timeout(self.connect_timeout, attempt).await {
-            Ok(Ok(inner)) => Ok(Connection { inner }),
-            Ok(Err(error)) => Err(diagnose(error, &self.info, &self.address).await),
+        match timeout(self.connect_timeout, self.open()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(RedisStreamsError::Timeout {
                 address: self.address.clone(),
                 timeout: self.connect_timeout,
             }),
+        }
+    }
+
+    async fn open(&self) -> Result<Connection, RedisStreamsError> {
+        let socket = match socket::open(&self.info).await {
+            Ok(socket) => socket,
+            Err(error) => return Err(self.diagnose(error).await),
+        };
+        let mut connection = Connection {
+            socket,
+            decoder: Decoder::default(),
+            broken: false,
+        };
+        self.log_in(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// AUTH and SELECT as configured, and PING: something else than Redis, or one that wants a password, is found out here.
+    async fn log_in(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
+        let login = self.info.redis_settings();
+        let mut commands = Commands::default();
+        if let Some(password) = login.password() {
+            let user = login.username();
+            commands.command("AUTH", 1 + usize::from(user.is_some()));
+            if let Some(user) = user {
+                commands.arg(user);
+            }
+            commands.arg(password);
+        }
+        if login.db() != 0 {
+            commands.command("SELECT", 1).arg(login.db().to_string());
+        }
+        commands.command("PING", 0);
+        let answers = match connection.ask(&commands, self.connect_timeout).await {
+            Ok(answers) => answers,
+            Err(broken) => return Err(self.mistaken(broken)),
+        };
+        let (ping, settings) = answers
+            .split_last()
+            .map_or((None, &[][..]), |(ping, rest)| (Some(ping), rest));
+        for (code, answer) in settings.iter().filter_map(entry::error) {
+            return Err(match code {
+                // Of a server that has no password, or refuses this one.
+                "WRONGPASS" | "NOAUTH" | "NOPERM" => self.denied(answer),
+                _ if answer.contains("AUTH") => self.denied(answer),
+                _ => RedisStreamsError::CommandRefused {
+                    command: "SELECT",
+                    answer,
+                },
+            });
+        }
+        match ping.and_then(entry::error) {
+            // What else it may refuse (loading its data, an ACL without PING), the commands that need it will name.
+            Some(("NOAUTH", answer)) => Err(self.denied(answer)),
+            _ => Ok(()),
+        }
+    }
+
+    fn denied(&self, reason: String) -> RedisStreamsError {
+        RedisStreamsError::Authentication {
+            address: self.address.clone(),
+            reason,
+        }
+    }
+
+    /// What it means when there is no proper answer to the first question: a server of another protocol answers in its
+    /// own, or hangs up on ours.
+    fn mistaken(&self, broken: Broken) -> RedisStreamsError {
+        match broken {
+            Broken::Garbled(_) | Broken::Lost(_) => RedisStreamsError::NotRedis {
+                address: self.address.clone(),
+                reason: broken.to_string(),
+            },
+            Broken::Silent => self.explain("connect", broken),
+        }
+    }
+
+    /// Why there is no connection.
+    async fn diagnose(&self, error: io::Error) -> RedisStreamsError {
+        let address = self.address.clone();
+        let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+        if refused.contains(&error.kind()) && !matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
+            || error.kind() == io::ErrorKind::ConnectionRefused
+        {
+            return RedisStreamsError::Refused { address };
+        }
+        if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } = self.info.addr()
+            && let Ok(Err(_)) = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await
+        {
+            return RedisStreamsError::UnknownHost { address };
+        }
+        match error.kind() {
+            // A TLS handshake with something that does not speak TLS, or is not whom its certificate names.
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => RedisStreamsError::NotRedis {
+                address,
+                reason: error.to_string(),
+            },
+            _ => RedisStreamsError::Command {
+                command: "connect",
+                source: error,
+            },
         }
     }
 
@@ -90,6 +194,7 @@ impl Connector {
     fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {
         match broken {
             Broken::Lost(source) => RedisStreamsError::Command { command, source },
+            Broken::Garbled(garbled) => RedisStreamsError::unexpected(command, garbled),
             Broken::Silent => RedisStreamsError::Timeout {
                 address: self.address.clone(),
                 timeout: self.connect_timeout,
@@ -143,16 +248,20 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// One connection, for one user at a time or for commands that do not block.
-#[derive(Clone)]
+/// One connection, for one question at a time.
 pub(crate) struct Connection {
-    inner: MultiplexedConnection,
+    socket: Box<dyn Socket>,
+    decoder: Decoder,
+    /// A question was not asked or not answered to its end: what comes next would be taken for the answer to another.
+    broken: bool,
 }
 
 /// Why a command or pipeline has no answer.
 pub(crate) enum Broken {
     /// The connection is of no use any more.
-    Lost(RedisError),
+    Lost(io::Error),
+    /// Something was received that is not of Redis's protocol.
+    Garbled(Garbled),
     /// Nothing came in time.
     Silent,
 }
@@ -161,6 +270,7 @@ impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lost(error) => error.fmt(f),
+            Self::Garbled(garbled) => garbled.fmt(f),
             Self::Silent => f.write_str("no answer in time"),
         }
     }
@@ -169,21 +279,69 @@ impl std::fmt::Display for Broken {
 impl Connection {
     /// Sends all commands at once; returns one answer for each. An error that Redis gives to one of them is its answer.
     ///
-    /// A connection that did not answer must not be used again: the answer may still come, to the next question.
+    /// A connection that did not answer, or whose user did not wait for it, fails from then on.
     pub(crate) async fn run(&mut self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Broken> {
-        let answers = self.inner.send_packed_commands(pipeline, 0, pipeline.len());
-        match timeout(limit, answers).await {
-            Ok(Ok(values)) => Ok(values),
-            Ok(Err(error)) => Err(Broken::Lost(error)),
-            Err(_) => Err(Broken::Silent),
-        }
+        self.exchange(&pipeline.get_packed_pipeline(), pipeline.len(), limit)
+            .await
+    }
+
+    /// The same, of commands that were not built with the redis crate.
+    pub(crate) async fn ask(&mut self, commands: &Commands, limit: Duration) -> Result<Vec<Value>, Broken> {
+        self.exchange(commands.as_bytes(), commands.len(), limit).await
     }
 
     /// Sends one command; an error that Redis gives is the answer.
     pub(crate) async fn one(&mut self, command: Cmd, limit: Duration) -> Result<Value, Broken> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(command);
-        let mut answers = self.run(&pipeline, limit).await?;
+        let mut answers = self.exchange(&command.get_packed_command(), 1, limit).await?;
         Ok(answers.pop().unwrap_or_default())
+    }
+
+    async fn exchange(&mut self, commands: &[u8], count: usize, limit: Duration) -> Result<Vec<Value>, Broken> {
+        self.send(commands).await?;
+        // Until the last answer is in.
+        self.broken = true;
+        let answers = async {
+            let mut answers = Vec::with_capacity(count);
+            while answers.len() < count {
+                answers.push(self.next().await?);
+            }
+            Ok(answers)
+        };
+        let answers = timeout(limit, answers).await.unwrap_or(Err(Broken::Silent))?;
+        self.broken = false;
+        Ok(answers)
+    }
+
+    /// Sends commands; their answers are to be received one by one.
+    pub(crate) async fn send(&mut self, commands: &[u8]) -> Result<(), Broken> {
+        if self.broken {
+            return Err(Broken::Lost(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the connection was given up",
+            )));
+        }
+        self.broken = true;
+        self.socket.write_all(commands).await.map_err(Broken::Lost)?;
+        self.socket.flush().await.map_err(Broken::Lost)?;
+        self.broken = false;
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<Value, Broken> {
+        loop {
+            if let Some(answer) = self.decoder.next().map_err(Broken::Garbled)? {
+                return Ok(answer);
+            }
+            // What was taken out shares the memory of what comes after it, for as long as it is held.
+            self.decoder.buffer.reserve(READ_SIZE);
+            let read = self
+                .socket
+                .read_buf(&mut self.decoder.buffer)
+                .await
+                .map_err(Broken::Lost)?;
+            if read == 0 {
+                return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
     }
 }

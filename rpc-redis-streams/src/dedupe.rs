@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use rpc_core::io::{Claim, KeyedRun, Record, UNBOUNDED_RUN};
 use rpc_core::message::{Origin, Reply};
 use tokio::time::Instant;
 
 use crate::destination::Destination;
 use crate::error::RedisStreamsError;
+use crate::resp::Value;
 use crate::wire::{self, Decoded};
 
 /// How a claim is called in errors.
@@ -73,7 +74,7 @@ pub(crate) fn read(answer: Value) -> Result<Claim, RedisStreamsError> {
     match answer {
         Value::Nil => Ok(Claim::Taken),
         Value::Int(1) => Ok(Claim::Granted),
-        Value::BulkString(reply) => match wire::decode([(wire::FIELD, reply.into())]) {
+        Value::Bulk(reply) => match wire::decode([(wire::FIELD, reply)]) {
             Ok(Decoded::Replies { mut replies, .. }) if replies.len() == 1 => {
                 Ok(Claim::Done(replies.remove(0).outcome))
             }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use redis::Value;
 use rpc_core::EntryId;
+
+use crate::resp::Value;
 
 /// One entry of a stream, as Redis hands it out.
 #[derive(Debug)]
@@ -30,26 +31,19 @@ fn entry(value: Value) -> Option<Entry> {
 
 /// The answer to XREAD and XREADGROUP: for each stream that has something, its key and its entries.
 pub(crate) fn streams(answer: Value) -> Vec<(Bytes, Vec<Entry>)> {
-    let streams = match answer {
-        Value::Map(streams) => streams,
-        other => list(other)
-            .into_iter()
-            .filter_map(|stream| {
-                let mut parts = list(stream).into_iter();
-                Some((parts.next()?, parts.next()?))
-            })
-            .collect(),
-    };
-    streams
+    list(answer)
         .into_iter()
-        .filter_map(|(key, list)| Some((bytes(key)?, entries(list))))
+        .filter_map(|stream| {
+            let mut parts = list(stream).into_iter();
+            Some((bytes(parts.next()?)?, entries(parts.next()?)))
+        })
         .collect()
 }
 
 /// The elements of a list; none if it is something else (nil, say).
 pub(crate) fn list(value: Value) -> Vec<Value> {
     match value {
-        Value::Array(values) | Value::Set(values) => values,
+        Value::Array(values) => values,
         _ => Vec::new(),
     }
 }
@@ -60,33 +54,23 @@ pub(crate) fn pairs(value: Value) -> Vec<(Bytes, Bytes)> {
     std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
 }
 
-/// A flat list of names and values, or a map, by name: the answers to XINFO and HGETALL.
+/// A flat list of names and values, by name: the answers to XINFO and HGETALL.
 pub(crate) fn by_name(value: Value) -> HashMap<String, Value> {
-    let pairs: Vec<(Value, Value)> = match value {
-        Value::Map(pairs) => pairs,
-        other => {
-            let mut values = list(other).into_iter();
-            std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
-        }
-    };
-    pairs
-        .into_iter()
-        .filter_map(|(name, value)| Some((text(&name)?, value)))
-        .collect()
+    let mut values = list(value).into_iter();
+    let pairs = std::iter::from_fn(|| Some((values.next()?, values.next()?)));
+    pairs.filter_map(|(name, value)| Some((text(&name)?, value))).collect()
 }
 
 pub(crate) fn bytes(value: Value) -> Option<Bytes> {
     match value {
-        Value::BulkString(bytes) => Some(bytes.into()),
-        Value::SimpleString(text) => Some(text.into()),
+        Value::Bulk(bytes) | Value::Status(bytes) => Some(bytes),
         _ => None,
     }
 }
 
 pub(crate) fn text(value: &Value) -> Option<String> {
     match value {
-        Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Value::SimpleString(text) => Some(text.clone()),
+        Value::Bulk(bytes) | Value::Status(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         Value::Int(n) => Some(n.to_string()),
         _ => None,
     }
@@ -100,16 +84,16 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
 }
 
 pub(crate) fn id(value: &Value) -> Option<EntryId> {
-    text(value)?.parse().ok()
+    match value {
+        Value::Bulk(bytes) | Value::Status(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The error that Redis gave as an answer: its code and its text.
 pub(crate) fn error(value: &Value) -> Option<(&str, String)> {
     match value {
-        Value::ServerError(error) => {
-            let text = format!("{} {}", error.code(), error.details().unwrap_or_default());
-            Some((error.code(), text))
-        }
+        Value::Error(text) => Some((text.split(' ').next().unwrap_or_default(), text.clone())),
         _ => None,
     }
 }
@@ -126,7 +110,7 @@ mod tests {
     use super::*;
 
     fn bulk(text: &str) -> Value {
-        Value::BulkString(text.into())
+        Value::Bulk(text.to_owned().into())
     }
 
     #[test]
@@ -139,17 +123,5 @@ mod tests {
         assert!(entries[0].fields.is_empty());
         assert_eq!(entries[1].fields, vec![(Bytes::from("a"), Bytes::from("b"))]);
         assert!(streams(Value::Nil).is_empty());
-    }
-
-    #[test]
-    fn both_protocol_versions_of_xread_are_read() {
-        let entry = || Value::Array(vec![Value::Array(vec![bulk("5-1"), Value::Array(vec![])])]);
-        let resp2 = Value::Array(vec![Value::Array(vec![bulk("calc"), entry()])]);
-        let resp3 = Value::Map(vec![(bulk("calc"), entry())]);
-        for answer in [resp2, resp3] {
-            let streams = streams(answer);
-            assert_eq!(streams[0].0, "calc");
-            assert_eq!(streams[0].1[0].id, EntryId { ms: 5, seq: 1 });
-        }
     }
 }

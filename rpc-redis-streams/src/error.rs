@@ -1,10 +1,9 @@
 //! What can go wrong between this process and Redis.
 
+use std::io;
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError};
 use rpc_core::{IoError, Mode};
-use tokio::time::timeout;
 
 /// Why a stream cannot be used: what [`RedisStreamsIo::connect`](crate::RedisStreamsIo::connect) and the management
 /// commands return.
@@ -127,8 +126,8 @@ pub enum RedisStreamsError {
     Command {
         /// What was attempted.
         command: &'static str,
-        /// What the client library says.
-        source: RedisError,
+        /// What the operating system says.
+        source: io::Error,
     },
 
     /// Redis refused a command.
@@ -151,10 +150,6 @@ pub enum RedisStreamsError {
 }
 
 impl RedisStreamsError {
-    pub(crate) fn command(command: &'static str) -> impl FnOnce(RedisError) -> Self {
-        move |source| Self::Command { command, source }
-    }
-
     pub(crate) fn unexpected(command: &'static str, answer: impl std::fmt::Debug) -> Self {
         Self::UnexpectedAnswer {
             command,
@@ -166,44 +161,5 @@ impl RedisStreamsError {
 impl From<RedisStreamsError> for IoError {
     fn from(error: RedisStreamsError) -> Self {
         Self::new(error)
-    }
-}
-
-/// How long a name may take to be looked up, only to tell what went wrong.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
-
-/// What a failed connection attempt means.
-pub(crate) async fn diagnose(error: RedisError, info: &redis::ConnectionInfo, address: &str) -> RedisStreamsError {
-    let address = address.to_owned();
-    // The first line says what a person can use; what follows is about bytes.
-    let reason = error.to_string();
-    let reason = reason
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches('.')
-        .to_owned();
-    if error.is_connection_refusal() {
-        return RedisStreamsError::Refused { address };
-    }
-    let denied = |code| matches!(code, "NOAUTH" | "WRONGPASS" | "NOPERM");
-    if error.kind() == ErrorKind::AuthenticationFailed || error.code().is_some_and(denied) {
-        return RedisStreamsError::Authentication { address, reason };
-    }
-    if let redis::ConnectionAddr::Tcp(host, port) | redis::ConnectionAddr::TcpTls { host, port, .. } = info.addr()
-        && let Ok(Err(_)) = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await
-    {
-        return RedisStreamsError::UnknownHost { address };
-    }
-    // A server of another protocol answers in its own, or hangs up on ours.
-    if error.kind() == ErrorKind::Parse
-        || error.kind() == ErrorKind::UnexpectedReturnType
-        || error.is_connection_dropped()
-    {
-        return RedisStreamsError::NotRedis { address, reason };
-    }
-    RedisStreamsError::Command {
-        command: "connect",
-        source: error,
     }
 }

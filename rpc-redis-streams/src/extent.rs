@@ -1,9 +1,10 @@
 //! How far a stream reaches.
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use rpc_core::EntryId;
 
 use crate::entry;
+use crate::resp::Value;
 
 /// What a stream holds, and how much it has been given since it was created. All zero for one that does not exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     fn answer(length: i64, last: &str, first: &str, added: i64) -> Value {
-        let text = |text: &str| Value::BulkString(text.into());
+        let text = |text: &str| Value::Bulk(text.to_owned().into());
         Value::Array(vec![Value::Int(length), text(last), text(first), Value::Int(added)])
     }
 

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline};
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
 use rpc_core::message::{Kind, Request, Target};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::destination::{Destination, with_message, xadd};
 use crate::entry;
 use crate::outbox::Message;
 use crate::report::{Fate, Report, is_passing};
+use crate::resp::Value;
 use crate::settle::Transaction;
 use crate::wire;
 
@@ -38,6 +40,8 @@ pub(crate) struct Flush {
     /// In the order of their commands.
     singles: Vec<Outgoing>,
     cancels: Cancels,
+    /// How many answers each question gets, and who wants them.
+    questions: Vec<(usize, oneshot::Sender<Vec<Value>>)>,
     transactions: Vec<Transaction>,
     /// Whether the length of the stream is asked for, between requests and settlements.
     asks_length: bool,
@@ -51,13 +55,16 @@ impl Flush {
             pipeline: Pipeline::with_capacity(messages.len() + 2),
             singles: Vec::new(),
             cancels: Cancels::new(),
+            questions: Vec::new(),
             transactions: Vec::new(),
             asks_length: false,
             last_sequence: 0,
         };
         let mut settlements = Vec::new();
+        let mut asked = Vec::new();
         for message in messages {
             match message {
+                Message::Ask { questions, answer } => asked.push((questions, answer)),
                 // Nobody waits for it any more.
                 Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
                 Message::Outgoing(Outgoing::Request { target, request }) => {
@@ -90,6 +97,7 @@ impl Flush {
             }
         }
         flush.add_cancels(to, now);
+        flush.add_questions(asked);
         if flush.asks_length {
             flush.pipeline.cmd("XLEN").arg(&to.keys.requests);
         }
@@ -115,6 +123,15 @@ impl Flush {
         }
     }
 
+    fn add_questions(&mut self, asked: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>) {
+        for (questions, answer) in asked {
+            self.questions.push((questions.len(), answer));
+            for question in questions.cmd_iter() {
+                self.pipeline.add_command(question.clone());
+            }
+        }
+    }
+
     /// How many requests and signals it carries.
     pub(crate) fn requests(&self) -> usize {
         self.singles.len()
@@ -123,7 +140,7 @@ impl Flush {
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
         let settlements: usize = self.transactions.iter().map(Transaction::len).sum();
-        self.singles.len() + self.cancels.len() + settlements
+        self.singles.len() + self.cancels.len() + self.questions.len() + settlements
     }
 
     /// Reads the answers, one for each command.
@@ -151,6 +168,10 @@ impl Flush {
         }
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
+        for (count, answer) in self.questions {
+            // Whoever asked may have given up.
+            let _ = answer.send(answers.by_ref().take(count).collect());
+        }
         if self.asks_length {
             report.length = answers.next().as_ref().and_then(entry::number);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
@@ -17,6 +17,7 @@ use crate::error::RedisStreamsError;
 use crate::inbound;
 use crate::inbox::last_id;
 use crate::outbox::Message;
+use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::takeover::{CLAIM, Estate};
 
@@ -87,7 +88,7 @@ impl GroupReader {
     async fn read(&mut self, room: usize) {
         let block = self.block();
         match self.connection.one(self.command(room, block), block + WATCHDOG).await {
-            Ok(answer @ Value::ServerError(_)) => self.recover(&answer).await,
+            Ok(answer @ Value::Error(_)) => self.recover(&answer).await,
             Ok(answer) => {
                 for (_, entries) in entry::streams(answer) {
                     for entry in entries {

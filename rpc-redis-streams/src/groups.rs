@@ -1,9 +1,9 @@
 //! The state of a consumer group, as XINFO GROUPS tells it.
 
-use redis::Value;
 use rpc_core::EntryId;
 
 use crate::entry;
+use crate::resp::Value;
 
 /// One group of the stream.
 #[derive(Clone, Debug)]

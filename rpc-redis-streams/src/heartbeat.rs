@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 use rpc_core::Mode;
 use rpc_core::liveness::Liveness;
 
@@ -16,6 +16,7 @@ use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
 use crate::registry::{Registration, scores, sweep_subscribers};
+use crate::resp::Value;
 use crate::retention::Retention;
 use crate::takeover::{Estates, Sweeper};
 use crate::trim::Trimmer;

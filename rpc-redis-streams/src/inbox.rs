@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
@@ -13,6 +13,7 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::inbound;
+use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 
 /// How many entries of each stream one read takes.
@@ -96,7 +97,7 @@ impl InboxReader {
     async fn read_once(&mut self) {
         let limit = self.io.config.block_timeout() + WATCHDOG;
         match self.connection.one(self.command(), limit).await {
-            Ok(answer @ Value::ServerError(_)) => {
+            Ok(answer @ Value::Error(_)) => {
                 // Redis is loading, or somebody replaced a key; it may pass.
                 let (_, text) = entry::error(&answer).unwrap_or_default();
                 self.io.warn_rarely("redis refuses to read", &text);

@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use redis::{Pipeline, Value};
+use redis::Pipeline;
 use rpc_core::{EntryId, Kind, SessionId};
 
 use crate::entry;
@@ -10,6 +10,7 @@ use crate::error::RedisStreamsError;
 use crate::groups::GroupState;
 use crate::io::RedisStreamsIo;
 use crate::registry::count_live;
+use crate::resp::Value;
 use crate::wire::{self, Decoded};
 
 /// The state of a stream.

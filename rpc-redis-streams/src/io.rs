@@ -20,7 +20,7 @@ use crate::inbox::{InboxReader, reads_stream};
 use crate::keys::Keys;
 use crate::meta;
 use crate::outbox::Message;
-use crate::registry;
+use crate::registry::{self, LIST_SERVERS, Servers};
 use crate::shared::Shared;
 use crate::writer::Writer;
 
@@ -179,7 +179,6 @@ impl RpcIo for RedisStreamsIo {
             io.agreement
         };
 
-        io.set_writing(&connection);
         *io.endpoint() = Some(endpoint.clone());
         match group_reader {
             Some(connection) => {
@@ -201,8 +200,10 @@ impl RpcIo for RedisStreamsIo {
 
     async fn peers(&self) -> Result<Vec<Peer>, IoError> {
         let inner = &self.inner;
-        let (keys, death_time) = (&inner.destination.keys, inner.config.death_time());
-        Ok(registry::peers(&mut inner.writing()?, &inner.connector, keys, death_time).await?)
+        let keys = &inner.destination.keys;
+        let servers = Servers::read(inner.ask(LIST_SERVERS, Servers::question(keys)).await?);
+        let beats = inner.ask(LIST_SERVERS, servers.beats_question(keys)).await?;
+        Ok(servers.peers(keys, beats, inner.config.death_time()))
     }
 
     async fn backlog(&self) -> Result<Option<u64>, IoError> {
@@ -210,18 +211,15 @@ impl RpcIo for RedisStreamsIo {
         if inner.config.mode() == Mode::Broadcast {
             return Ok(None);
         }
-        Ok(backlog::longest(&mut inner.writing()?, &inner.connector, &inner.destination.keys).await?)
+        let question = backlog::question(&inner.destination.keys);
+        Ok(backlog::longest(inner.ask(backlog::GROUPS, question).await?)?)
     }
 
     async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {
         let io = &self.inner;
         let mut claim = redis::pipe();
         claim.add_command(dedupe::claim(&io.destination, run, &io.estates.dead()));
-        let answer = io
-            .connector
-            .ask(&mut io.writing()?, dedupe::COMMAND, &claim)
-            .await?
-            .pop();
+        let answer = io.ask(dedupe::COMMAND, claim).await?.pop();
         Ok(dedupe::read(answer.unwrap_or_default())?)
     }
 

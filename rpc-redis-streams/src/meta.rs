@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use redis::{Pipeline, Value};
+use redis::Pipeline;
 use rpc_core::Mode;
 
 use crate::config::Config;
@@ -10,6 +10,7 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
+use crate::resp::Value;
 use crate::retention::Retention;
 
 /// The version of the wire format.

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use redis::Pipeline;
 use rpc_core::EntryId;
 use rpc_core::io::Outgoing;
 use rpc_core::message::{Outcome, Reply, Request};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+
+use crate::resp::Value;
 
 /// How much goes into one flush: enough to share its cost, and little enough to be answered soon.
 pub(crate) const MAX_FLUSH_MESSAGES: usize = 1024;
@@ -20,6 +23,11 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) enum Message {
     Outgoing(Outgoing),
+    /// A question of somebody else, whose answers are passed on; dropped when there are none.
+    Ask {
+        questions: Pipeline,
+        answer: oneshot::Sender<Vec<Value>>,
+    },
     /// An entry of the group that carries nothing the channel could be told about: it goes to the dead letters.
     Malformed {
         entry: EntryId,
@@ -71,11 +79,12 @@ impl Outbox {
         waiting
     }
 
-    /// Drops the requests that are not `wanted`.
+    /// Drops the requests that are not `wanted`, and questions that nobody waits for.
     pub(crate) fn forget_unless(&self, wanted: impl Fn(&Request) -> bool) {
         let mut state = self.state();
         state.waiting.retain(|message| match message {
             Message::Outgoing(Outgoing::Request { request, .. }) => wanted(request),
+            Message::Ask { answer, .. } => !answer.is_closed(),
             _ => true,
         });
         state.bytes = state.waiting.iter().map(size_of).sum();
@@ -170,7 +179,7 @@ pub(crate) fn size_of(message: &Message) -> usize {
             Outcome::Returned(payload) | Outcome::Failed(payload) => payload.bytes.len(),
             Outcome::Fault(fault) => fault.message.len(),
         },
-        Message::Outgoing(_) => 0,
+        Message::Outgoing(_) | Message::Ask { .. } => 0,
         Message::Malformed { reason, .. } => reason.len(),
     };
     payload + 128

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::{Cmd, Pipeline};
 use rpc_core::io::Peer;
 use rpc_core::{Mode, SessionId};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
+use crate::resp::Value;
 
 /// How long the registry outlives the last server.
 const REGISTRY_TTL: Duration = Duration::from_secs(3600);
@@ -126,6 +127,9 @@ pub(crate) fn remove_registration(
     Ok(())
 }
 
+/// How the questions for the servers are called in errors.
+pub(crate) const LIST_SERVERS: &str = "list the servers";
+
 /// The servers of the stream; they are alive unless they have been silent for `death_time`.
 ///
 /// HGETALL, TIME and, for each group and for the subscribers, ZRANGE: two round trips.
@@ -135,48 +139,75 @@ pub(crate) async fn peers(
     keys: &Keys,
     death_time: Duration,
 ) -> Result<Vec<Peer>, RedisStreamsError> {
-    const COMMAND: &str = "list the servers";
-    let mut questions = redis::pipe();
-    questions.cmd("HGETALL").arg(&keys.servers);
-    questions.cmd("TIME");
-    let mut answers = connector.ask(connection, COMMAND, &questions).await?.into_iter();
-    let servers = entry::by_name(answers.next().unwrap_or_default());
-    let now_ms = answers.next().and_then(entry::time_ms).unwrap_or(0);
-    let servers: Vec<Registration> = servers
-        .values()
-        .filter_map(|record| serde_json::from_str(&entry::text(record)?).ok())
-        .collect();
+    let answers = connector
+        .ask(connection, LIST_SERVERS, &Servers::question(keys))
+        .await?;
+    let servers = Servers::read(answers);
+    let beats = servers.beats_question(keys);
+    Ok(servers.peers(keys, connector.ask(connection, LIST_SERVERS, &beats).await?, death_time))
+}
 
-    let lists: BTreeSet<String> = servers.iter().map(|server| server.beats(keys)).collect();
-    let mut questions = redis::pipe();
-    for list in &lists {
-        questions.cmd("ZRANGE").arg(list).arg(0).arg(-1).arg("WITHSCORES");
+/// What the registry says, before it is known who of them lives.
+pub(crate) struct Servers {
+    servers: Vec<Registration>,
+    now_ms: u64,
+}
+
+impl Servers {
+    /// The first question: who is registered, and what time it is.
+    pub(crate) fn question(keys: &Keys) -> Pipeline {
+        let mut questions = redis::pipe();
+        questions.cmd("HGETALL").arg(&keys.servers);
+        questions.cmd("TIME");
+        questions
     }
-    let mut beats: HashMap<(String, String), u64> = HashMap::new();
-    if !lists.is_empty() {
-        let answers = connector.ask(connection, COMMAND, &questions).await?;
-        for (list, answer) in lists.into_iter().zip(answers) {
-            beats.extend(
-                scores(answer)
-                    .into_iter()
-                    .map(|(name, beat)| ((list.clone(), name), beat)),
-            );
+
+    pub(crate) fn read(answers: Vec<Value>) -> Self {
+        let mut answers = answers.into_iter();
+        let servers = entry::by_name(answers.next().unwrap_or_default());
+        Self {
+            now_ms: answers.next().and_then(entry::time_ms).unwrap_or(0),
+            servers: servers
+                .values()
+                .filter_map(|record| serde_json::from_str(&entry::text(record)?).ok())
+                .collect(),
         }
     }
-    let mut peers: Vec<Peer> = servers
-        .into_iter()
-        .filter_map(|server| {
-            let beat = *beats.get(&(server.beats(keys), server.name()))?;
+
+    /// The second question: when they beat. Empty if nobody is registered.
+    pub(crate) fn beats_question(&self, keys: &Keys) -> Pipeline {
+        let mut questions = redis::pipe();
+        for list in self.lists(keys) {
+            questions.cmd("ZRANGE").arg(list).arg(0).arg(-1).arg("WITHSCORES");
+        }
+        questions
+    }
+
+    /// The sorted sets in which they beat.
+    fn lists(&self, keys: &Keys) -> BTreeSet<String> {
+        self.servers.iter().map(|server| server.beats(keys)).collect()
+    }
+
+    /// The answers to both questions together.
+    pub(crate) fn peers(self, keys: &Keys, beats: Vec<Value>, death_time: Duration) -> Vec<Peer> {
+        let mut last_beats: HashMap<(String, String), u64> = HashMap::new();
+        for (list, answer) in self.lists(keys).into_iter().zip(beats) {
+            let beats = scores(answer).into_iter();
+            last_beats.extend(beats.map(|(name, beat)| ((list.clone(), name), beat)));
+        }
+        let peer = |server: Registration| {
+            let beat = *last_beats.get(&(server.beats(keys), server.name()))?;
             let mut peer = Peer::new(server.session, server.services);
             peer.consumer = server.group.zip(server.consumer);
             peer.version = server.version;
-            peer.age = Duration::from_millis(now_ms.saturating_sub(beat));
+            peer.age = Duration::from_millis(self.now_ms.saturating_sub(beat));
             peer.alive = peer.age < death_time;
             Some(peer)
-        })
-        .collect();
-    peers.sort_by_key(|peer| peer.session);
-    Ok(peers)
+        };
+        let mut peers: Vec<Peer> = self.servers.into_iter().filter_map(peer).collect();
+        peers.sort_by_key(|peer| peer.session);
+        peers
+    }
 }
 
 /// The command that counts those of the list `beats` who live at `now_ms`.

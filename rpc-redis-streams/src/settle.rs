@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline};
 use rpc_core::io::{Outgoing, Record};
 use rpc_core::message::Reply;
 use rpc_core::{Codec, EntryId, SessionId};
@@ -15,6 +15,7 @@ use crate::destination::{Destination, with_message, xadd};
 use crate::entry;
 use crate::outbox::Message;
 use crate::report::{Fate, Report, is_passing};
+use crate::resp::Value;
 use crate::wire;
 
 /// How many entries the dead-letter stream keeps, about.
@@ -60,7 +61,7 @@ impl Transaction {
                 Message::Malformed { entry, reason } => {
                     commands.push(add_dead_letter(to, *entry, true, reason, 1));
                 }
-                Message::Outgoing(_) => {}
+                Message::Outgoing(_) | Message::Ask { .. } => {}
             }
         }
         commands.append(&mut records);
@@ -165,7 +166,7 @@ impl Transaction {
 fn letter_of(settlement: &Message) -> Option<EntryId> {
     match settlement {
         Message::Outgoing(Outgoing::DeadLetter { entry, .. }) | Message::Malformed { entry, .. } => Some(*entry),
-        Message::Outgoing(_) => None,
+        Message::Outgoing(_) | Message::Ask { .. } => None,
     }
 }
 
@@ -231,7 +232,7 @@ fn acknowledged(settlement: &Message) -> Option<EntryId> {
         Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
         Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
         Message::Malformed { entry, .. } => Some(*entry),
-        Message::Outgoing(_) => None,
+        Message::Outgoing(_) | Message::Ask { .. } => None,
     }
 }
 

@@ -1,11 +1,15 @@
 //! What the tasks of one IO share.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use redis::Pipeline;
 use rpc_core::SessionId;
 use rpc_core::io::Endpoint;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -13,12 +17,14 @@ use crate::config::Config;
 use crate::connection::{Connection, Connector};
 use crate::cursor::Cursor;
 use crate::destination::Destination;
+use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
 use crate::meta::Agreement;
-use crate::outbox::Outbox;
+use crate::outbox::{Message, Outbox};
 use crate::registry::Registration;
+use crate::resp::Value;
 use crate::takeover::Estates;
 
 /// How much longer than it may block a read can stay unanswered before its connection counts as dead.
@@ -54,8 +60,6 @@ pub(crate) struct Shared {
     pub(crate) group_drained: CancellationToken,
     /// Everything ends.
     pub(crate) stopped: CancellationToken,
-    /// The writer's, for short questions beside what it writes.
-    writing: Mutex<Option<Connection>>,
     /// For commands that are not of the hot path; opened when it is first needed.
     management: tokio::sync::Mutex<Option<Connection>>,
     /// From `connect` to `open`, which makes it the writer's.
@@ -100,7 +104,6 @@ impl Shared {
             draining: CancellationToken::new(),
             group_drained: CancellationToken::new(),
             stopped: CancellationToken::new(),
-            writing: Mutex::new(None),
             management: tokio::sync::Mutex::new(None),
             first_connection: Mutex::new(Some(connection)),
             server: Mutex::new(None),
@@ -116,16 +119,30 @@ impl Shared {
         self.destination.session
     }
 
-    /// The writer has another connection now.
-    pub(crate) fn set_writing(&self, connection: &Connection) {
-        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
-    }
-
-    /// The writer's connection, for a short question that a client asks again and again: it is not to cost every client
-    /// one more connection.
-    pub(crate) fn writing(&self) -> Result<Connection, RedisStreamsError> {
-        let connection = self.writing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        connection.ok_or(RedisStreamsError::NotOpen)
+    /// Asks a short question along with what the writer writes: a client that asks again and again is not to need one more
+    /// connection for it.
+    pub(crate) async fn ask(
+        &self,
+        command: &'static str,
+        questions: Pipeline,
+    ) -> Result<Vec<Value>, RedisStreamsError> {
+        if self.endpoint().is_none() {
+            return Err(RedisStreamsError::NotOpen);
+        }
+        let (answer, answers) = oneshot::channel();
+        self.outbox.push(Message::Ask { questions, answer });
+        let lost = |kind: io::ErrorKind| RedisStreamsError::Command {
+            command,
+            source: kind.into(),
+        };
+        let answers = timeout(self.connector.connect_timeout(), answers)
+            .await
+            .map_err(|_| lost(io::ErrorKind::TimedOut))?
+            .map_err(|_| lost(io::ErrorKind::ConnectionAborted))?;
+        match answers.iter().find_map(entry::error) {
+            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
+            None => Ok(answers),
+        }
     }
 
     /// Runs `command` on the connection for management, which is opened when it is needed and dropped when it fails.

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 use rpc_core::liveness::Liveness;
 
 use crate::entry;
 use crate::keys::Keys;
 use crate::registry::remove_registration;
+use crate::resp::Value;
 
 /// How long a consumer that never registered (a foreign one, or one that was swept too early) may sit on an entry.
 const FOREIGN_IDLE: Duration = Duration::from_secs(600);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 
@@ -14,6 +14,7 @@ use crate::extent::Extent;
 use crate::groups::GroupState;
 use crate::keys::Keys;
 use crate::registry::count_live;
+use crate::resp::Value;
 use crate::retention::Retention;
 
 /// After so many death times without progress a group is asked after: long enough for its only worker to be restarted.

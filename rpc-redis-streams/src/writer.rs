@@ -314,7 +314,6 @@ impl Writer {
     async fn reconnect(&mut self) {
         loop {
             self.connection = self.io.connector.reconnect("writer").await;
-            self.io.set_writing(&self.connection);
             match self.mailbox.renew(&self.io, &mut self.connection).await {
                 Ok(renewal) => return self.note(renewal),
                 Err(error) => tracing::debug!(%error, "the writing connection is lost"),
