@@ -100,7 +100,7 @@ impl Connector {
         let (ping, settings) = answers
             .split_last()
             .map_or((None, &[][..]), |(ping, rest)| (Some(ping), rest));
-        for (code, answer) in settings.iter().filter_map(entry::error) {
+        if let Some((code, answer)) = settings.iter().find_map(entry::error) {
             return Err(match code {
                 // Of a server that has no password, or refuses this one.
                 "WRONGPASS" | "NOAUTH" | "NOPERM" => self.denied(answer),
