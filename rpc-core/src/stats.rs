@@ -28,7 +28,8 @@ pub struct ChannelStats {
     /// Attempts at notifications that failed or panicked, and notifications that were refused.
     pub failed_notifications: u64,
     /// Requests that were lost before this channel could run them: those of a group that were deleted while they were
-    /// pending, and those of a broadcast stream that a subscriber could not read before they were trimmed.
+    /// pending, or that its `max_len` has dropped unread (counted by one of its workers), and those of a broadcast stream
+    /// that were trimmed before this subscriber could read them. At least so many, where the server does not tell.
     pub missed: u64,
     /// Entries that could not be read as messages.
     pub malformed: u64,

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::extent::last_id;
 use crate::groups::GroupState;
-use crate::inbox::last_id;
 use crate::keys::Keys;
 use crate::resp::Value;
 

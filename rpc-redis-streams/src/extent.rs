@@ -3,7 +3,9 @@
 use redis::Cmd;
 use rpc_core::EntryId;
 
+use crate::connection::{Connection, Connector};
 use crate::entry;
+use crate::error::RedisStreamsError;
 use crate::resp::Value;
 
 /// What a stream holds, and how much it has been given since it was created. All zero for one that does not exist.
@@ -52,6 +54,37 @@ impl Extent {
     pub(crate) fn gone(&self) -> Option<u64> {
         Some(self.added?.saturating_sub(self.length))
     }
+}
+
+/// The last id that a stream has given out: the place from which nothing later is missed. XINFO STREAM.
+pub(crate) async fn last_id(
+    connection: &mut Connection,
+    connector: &Connector,
+    key: &str,
+) -> Result<EntryId, RedisStreamsError> {
+    const COMMAND: &str = "XINFO STREAM";
+    let mut question = redis::pipe();
+    question.cmd("XINFO").arg("STREAM").arg(key);
+    let answer = connector
+        .ask_raw(connection, COMMAND, &question)
+        .await?
+        .pop()
+        .unwrap_or_default();
+    match entry::error(&answer) {
+        // A stream that does not exist yet starts at zero.
+        Some((_, text)) if text.contains("no such key") => return Ok(EntryId::ZERO),
+        Some((_, answer)) => {
+            return Err(RedisStreamsError::CommandRefused {
+                command: COMMAND,
+                answer,
+            });
+        }
+        None => {}
+    }
+    let last = entry::by_name(answer).remove("last-generated-id");
+    last.as_ref()
+        .and_then(entry::id)
+        .ok_or_else(|| RedisStreamsError::unexpected(COMMAND, last))
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
 use tokio::time::sleep;
 
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::extent::last_id;
 use crate::inbound;
 use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
+use crate::subscription::Subscription;
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
@@ -32,7 +34,7 @@ pub(crate) struct InboxReader {
     /// Where the control stream ended when the channel was opened.
     opened: EntryId,
     /// Read only by broadcast subscribers.
-    stream: Option<EntryId>,
+    stream: Option<Subscription>,
 }
 
 impl InboxReader {
@@ -41,7 +43,7 @@ impl InboxReader {
         endpoint: Arc<dyn Endpoint>,
         connection: Connection,
         control: Option<EntryId>,
-        stream: Option<EntryId>,
+        stream: Option<Subscription>,
     ) -> Self {
         Self {
             io,
@@ -88,6 +90,7 @@ impl InboxReader {
         let io = Arc::clone(&self.io);
         let read = async {
             loop {
+                self.look_for_gaps().await;
                 self.read_once().await;
             }
         };
@@ -116,7 +119,8 @@ impl InboxReader {
     fn command(&self) -> Cmd {
         let keys = &self.io.destination.keys;
         let inbox = keys.inbox(self.io.session());
-        let stream = self.stream.filter(|_| !self.io.draining.is_cancelled());
+        let stream = self.stream.as_ref().filter(|_| !self.io.draining.is_cancelled());
+        let stream = stream.map(Subscription::cursor);
         let streams = [
             (Some(self.io.inbox_cursor.get()), inbox.as_str()),
             (self.control, keys.control.as_str()),
@@ -145,7 +149,9 @@ impl InboxReader {
                 continue;
             };
             if key == io.destination.keys.requests.as_bytes() {
-                self.stream = Some(last);
+                if let Some(stream) = &mut self.stream {
+                    stream.read(entries.len(), last);
+                }
                 if !io.draining.is_cancelled() {
                     entries
                         .into_iter()
@@ -162,6 +168,17 @@ impl InboxReader {
                     .into_iter()
                     .for_each(|entry| inbound::from_inbox(io, endpoint, entry));
             }
+        }
+    }
+
+    /// Looks, when it is time, whether requests were trimmed before they could be read.
+    async fn look_for_gaps(&mut self) {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_look_due()) else {
+            return;
+        };
+        if let Err(error) = stream.look(&self.io, &*self.endpoint, &mut self.connection).await {
+            tracing::debug!(%error, "the reading connection is lost");
+            self.reconnect().await;
         }
     }
 
@@ -193,46 +210,18 @@ impl InboxReader {
             self.control = Some(read.min(last));
             self.opened = self.opened.min(last);
         }
-        if let Some(read) = self.stream {
+        if let Some(stream) = &mut self.stream {
+            let read = stream.cursor();
             let last = last_id(&mut self.connection, connector, &keys.requests).await?;
             if last < read {
                 tracing::warn!(stream = keys.requests, %last, %read, "the stream was replaced; reading it from its start");
-                self.stream = Some(EntryId::ZERO);
+                stream.begin_anew();
             }
+            // Much may have been trimmed meanwhile.
+            stream.look(&self.io, &*self.endpoint, &mut self.connection).await?;
         }
         Ok(())
     }
-}
-
-/// The last id that a stream has given out: the place from which nothing later is missed. XINFO STREAM.
-pub(crate) async fn last_id(
-    connection: &mut Connection,
-    connector: &Connector,
-    key: &str,
-) -> Result<EntryId, RedisStreamsError> {
-    const COMMAND: &str = "XINFO STREAM";
-    let mut question = redis::pipe();
-    question.cmd("XINFO").arg("STREAM").arg(key);
-    let answer = connector
-        .ask_raw(connection, COMMAND, &question)
-        .await?
-        .pop()
-        .unwrap_or_default();
-    match entry::error(&answer) {
-        // A stream that does not exist yet starts at zero.
-        Some((_, text)) if text.contains("no such key") => return Ok(EntryId::ZERO),
-        Some((_, answer)) => {
-            return Err(RedisStreamsError::CommandRefused {
-                command: COMMAND,
-                answer,
-            });
-        }
-        None => {}
-    }
-    let last = entry::by_name(answer).remove("last-generated-id");
-    last.as_ref()
-        .and_then(entry::id)
-        .ok_or_else(|| RedisStreamsError::unexpected(COMMAND, last))
 }
 
 /// Whether a channel in `mode` reads requests in the same XREAD as its inbox.

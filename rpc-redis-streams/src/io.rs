@@ -22,6 +22,7 @@ use crate::meta;
 use crate::outbox::Message;
 use crate::registry::{self, LIST_SERVERS, Servers};
 use crate::shared::Shared;
+use crate::subscription::Subscription;
 use crate::writer::Writer;
 
 /// How long `close` waits for Redis to take the last replies.
@@ -156,7 +157,7 @@ impl RpcIo for RedisStreamsIo {
             None
         };
         let stream = if reads_stream(io.config.mode(), serves) {
-            Some(io.stream_start(&mut connection).await?)
+            Some(Subscription::start(io, &mut connection).await?)
         } else {
             None
         };

@@ -8,12 +8,11 @@ use rpc_core::io::Endpoint;
 use rpc_core::{EntryId, Mode, Peer, ServiceDescriptor};
 use tokio::time::timeout;
 
-use crate::config::Start;
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::extent::last_id;
 use crate::heartbeat::{Heartbeat, Pulse};
-use crate::inbox::last_id;
 use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
 use crate::shared::{Server, Shared};
@@ -74,15 +73,6 @@ impl Shared {
             self.clock.set(now_ms, asked);
         }
         Ok(())
-    }
-
-    /// From where a broadcast subscriber reads the stream.
-    pub(crate) async fn stream_start(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
-        match self.config.start() {
-            Start::Beginning => Ok(EntryId::ZERO),
-            Start::After(id) => Ok(id),
-            Start::Now => self.last_id(connection, &self.destination.keys.requests).await,
-        }
     }
 
     pub(crate) async fn last_id(&self, connection: &mut Connection, key: &str) -> Result<EntryId, RedisStreamsError> {

@@ -5,9 +5,11 @@
 mod child;
 pub mod eventually;
 pub mod processes;
+pub mod proxy;
 pub mod recorder;
 pub mod redis_server;
 
 pub use eventually::{eventually, eventually_some, within};
 pub use processes::Process;
+pub use proxy::Proxy;
 pub use redis_server::RedisServer;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rpc_core::RpcChannel;
 use rpc_redis_streams::{Config, RedisStreamsIo};
 use support::{EchoClient, Gate};
-use tests::{RedisServer, eventually, within};
+use tests::{Proxy, RedisServer, eventually, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
@@ -131,6 +131,107 @@ async fn a_work_queue_that_is_cut_says_what_it_is_about_to_drop_and_what_it_has_
         assert_eq!(held.await.unwrap().unwrap(), 1);
         eventually(SOON, "the rest has run", async || gate.runs() == 1 + length).await;
         assert_eq!(worker.stats().missed, 195 - length);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_blocked_subscriber_has_missed_is_counted() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::builder()
+            .arg("--stream-node-max-entries", "10")
+            .start()
+            .await;
+        let config = || {
+            Config::builder()
+                .url(server.url())
+                .stream("slow")
+                .broadcast()
+                .max_len(100)
+                .build()
+                .unwrap()
+        };
+        let gate = Gate::new();
+        let (opened, channel) = std::sync::mpsc::channel();
+        let (resume, resumed) = std::sync::mpsc::channel();
+        let (slow, service) = (config(), support::server(&gate));
+        let subscriber = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let io = RedisStreamsIo::connect(slow).await.unwrap();
+                let builder = RpcChannel::builder(io).serve(service).unwrap();
+                let channel: RpcChannel = builder.start().await.unwrap();
+                opened.send(channel.clone()).unwrap();
+                // Blocks its runtime, and with it the reader.
+                let _: () = resumed.recv().unwrap();
+                channel.closed().await;
+            });
+        });
+        let channel = channel.recv().unwrap();
+        let client = RpcChannel::open(RedisStreamsIo::connect(config()).await.unwrap())
+            .await
+            .unwrap();
+        let echo = EchoClient::new(&client);
+        for n in 0..1_000 {
+            echo.note(n).await.unwrap();
+        }
+        resume.send(()).unwrap();
+        eventually(SOON, "what is left has run", async || gate.runs() >= 100).await;
+        eventually(SOON, "what is gone is counted", async || {
+            channel.stats().missed + gate.runs() == 1_000
+        })
+        .await;
+        assert!(channel.stats().missed >= 800, "{:?}", channel.stats());
+        assert!(
+            !log.lines(&["before this subscriber could read", "stream=\"slow\""])
+                .is_empty()
+        );
+        channel.close().await;
+        subscriber.join().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_disconnected_subscriber_has_missed_is_counted() {
+    within(LIMIT, async {
+        let server = RedisServer::builder()
+            .arg("--stream-node-max-entries", "10")
+            .start()
+            .await;
+        let proxy = Proxy::start(server.port()).await;
+        let config = |url: String| {
+            let config = Config::builder().url(url).stream("away").broadcast().max_len(100);
+            config.build().unwrap()
+        };
+        let gate = Gate::new();
+        let io = RedisStreamsIo::connect(config(proxy.url())).await.unwrap();
+        let builder = RpcChannel::builder(io).serve(support::server(&gate)).unwrap();
+        let subscriber = builder.start().await.unwrap();
+        let client = RpcChannel::open(RedisStreamsIo::connect(config(server.url())).await.unwrap())
+            .await
+            .unwrap();
+        let echo = EchoClient::new(&client);
+        let mut sent = 0;
+        // Once it misses nothing, once much.
+        for count in [50, 500] {
+            proxy.cut();
+            for n in 0..count {
+                echo.note(n).await.unwrap();
+            }
+            proxy.mend();
+            sent += count;
+            eventually(SOON, "all is run or counted", async || {
+                subscriber.stats().missed + gate.runs() == sent
+            })
+            .await;
+            let missed = subscriber.stats().missed;
+            assert!(if count == 50 { missed == 0 } else { missed >= 380 }, "{missed}");
+        }
     })
     .await;
 }

@@ -1,0 +1,137 @@
+//! Following a broadcast stream: how far it has been read, and what was missed of it.
+
+use std::time::Duration;
+
+use rpc_core::EntryId;
+use rpc_core::io::Endpoint;
+use tokio::time::Instant;
+
+use crate::config::Start;
+use crate::connection::{Connection, Connector};
+use crate::error::RedisStreamsError;
+use crate::extent::{Extent, last_id};
+use crate::gaps::{Gaps, Missed};
+use crate::shared::Shared;
+
+/// How often it is looked whether something was missed, while something comes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is reported.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// One subscriber's place in the stream.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    /// The last entry that has been read.
+    cursor: EntryId,
+    gaps: Gaps,
+    /// Whether something has come since the last look, and when that was.
+    has_news: bool,
+    looked: Instant,
+    /// What was missed in all.
+    total: u64,
+    warned: Option<Instant>,
+}
+
+impl Subscription {
+    /// Begins where the configuration says.
+    pub(crate) async fn start(io: &Shared, connection: &mut Connection) -> Result<Self, RedisStreamsError> {
+        let stream = &io.destination.keys.requests;
+        let extent = match extent(connection, &io.connector, stream).await {
+            Ok(extent) => extent,
+            // Scripts may be forbidden. Then what is missed is not noticed.
+            Err(RedisStreamsError::CommandRefused { .. }) => Extent {
+                last: last_id(connection, &io.connector, stream).await?,
+                ..Extent::default()
+            },
+            Err(error) => return Err(error),
+        };
+        let cursor = match io.config.start() {
+            Start::Beginning => EntryId::ZERO,
+            Start::After(id) => id,
+            Start::Now => extent.last,
+        };
+        Ok(Self {
+            cursor,
+            gaps: Gaps::new(cursor, &extent),
+            has_news: false,
+            looked: Instant::now(),
+            total: 0,
+            warned: None,
+        })
+    }
+
+    /// The last entry that has been read.
+    pub(crate) fn cursor(&self) -> EntryId {
+        self.cursor
+    }
+
+    /// So many entries were read, of which `last` is the last.
+    pub(crate) fn read(&mut self, entries: usize, last: EntryId) {
+        self.cursor = last;
+        self.gaps.read(entries);
+        self.has_news = true;
+    }
+
+    /// Begins at the start of another stream under the same name.
+    pub(crate) fn begin_anew(&mut self) {
+        self.cursor = EntryId::ZERO;
+        self.gaps = Gaps::of_new_stream();
+    }
+
+    /// Whether it is time to look for what was missed.
+    pub(crate) fn is_look_due(&self) -> bool {
+        self.has_news && self.looked.elapsed() >= LOOK_INTERVAL
+    }
+
+    /// Looks for what was missed, counts it and says so. Not while something is being read.
+    ///
+    /// # Errors
+    /// When the connection is of no use any more.
+    pub(crate) async fn look(
+        &mut self,
+        io: &Shared,
+        endpoint: &dyn Endpoint,
+        connection: &mut Connection,
+    ) -> Result<(), RedisStreamsError> {
+        self.has_news = false;
+        self.looked = Instant::now();
+        let extent = match extent(connection, &io.connector, &io.destination.keys.requests).await {
+            Ok(extent) => extent,
+            Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                tracing::debug!(answer, "it is not known whether requests were missed");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let (missed, at_least) = match self.gaps.look(self.cursor, &extent) {
+            Missed::Exactly(missed) => (missed, false),
+            Missed::AtLeast(missed) => (missed, true),
+        };
+        if missed == 0 {
+            return Ok(());
+        }
+        endpoint.missed(missed);
+        self.total += missed;
+        if self.warned.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(
+                stream = io.destination.keys.requests,
+                missed,
+                at_least,
+                total = self.total,
+                "requests were trimmed before this subscriber could read them: raise `max_len` if it must not miss any"
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn extent(connection: &mut Connection, connector: &Connector, stream: &str) -> Result<Extent, RedisStreamsError> {
+    const COMMAND: &str = "EVAL of XINFO STREAM";
+    let mut question = redis::pipe();
+    question.add_command(Extent::question(stream));
+    let answer = connector.ask(connection, COMMAND, &question).await?.pop();
+    let answer = answer.unwrap_or_default();
+    Extent::read(answer.clone()).ok_or_else(|| RedisStreamsError::unexpected(COMMAND, answer))
+}
