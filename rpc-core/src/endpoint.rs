@@ -84,6 +84,10 @@ impl Endpoint for Shared {
         self.in_flight.len()
     }
 
+    fn expired(&self, calls: u64) {
+        self.counters.expired.add(calls);
+    }
+
     fn missed(&self, requests: u64) {
         self.counters.missed.add(requests);
     }

@@ -105,6 +105,9 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// How many calls wait for a reply.
     fn in_flight(&self) -> usize;
 
+    /// This many calls had expired before the channel could be told of them.
+    fn expired(&self, calls: u64);
+
     /// This many requests were gone before they could be read.
     fn missed(&self, requests: u64);
 
@@ -215,7 +218,7 @@ pub enum Outgoing {
         /// What becomes of its idempotency key, if it was claimed.
         record: Option<Box<Record>>,
     },
-    /// Copies an entry of a group to the dead letters, answers its caller and acknowledges it, all at once or not at all;
+    /// Copies a request of an entry of a group to the dead letters, answers its caller and acknowledges it, all at once or not at all;
     /// the IO repeats it until it is confirmed, and answers with [`Endpoint::confirmed`].
     DeadLetter {
         /// Whom to answer.
@@ -224,6 +227,8 @@ pub enum Outgoing {
         reply: Option<Reply>,
         /// The entry.
         entry: EntryId,
+        /// Which of the entry's requests it is, counted from 0: the others are no dead letters.
+        index: usize,
         /// Whether it is settled with this request as its last, so that it is to be acknowledged, too.
         acknowledge: bool,
         /// Why it cannot be run, for a person.

@@ -153,6 +153,7 @@ impl Settlements {
                     caller,
                     reply,
                     entry: slot.entry,
+                    index: slot.index,
                     acknowledge: last,
                     reason,
                     attempts,

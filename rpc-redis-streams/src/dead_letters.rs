@@ -2,12 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use rpc_core::EntryId;
+use rpc_core::message::Request;
+use tokio::time::Instant;
 
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inspect::{EntryContent, content};
 use crate::io::RedisStreamsIo;
+use crate::wire::{self, Decoded, WireRequest};
 
 /// How many fields of ours stand before the original's: `reason`, `entry`, `consumer` and `attempts`.
 const OWN_FIELDS: usize = 4;
@@ -47,25 +51,41 @@ impl RedisStreamsIo {
         Ok(entry::entries(answer).into_iter().map(dead_letter).collect())
     }
 
-    /// Sends a dead letter again, as a new entry of the stream whose time to live starts anew; false if there is none of
-    /// that id.
+    /// Sends a dead letter again, as a new entry of the stream whose time to live and attempts start anew; false if there is
+    /// none of that id. A notification that had expired has no time to live any more.
     ///
-    /// Its caller has been told long ago, so this is for notifications, and for calls that matter for what they do. A script
-    /// of XRANGE, XADD and XDEL, in one step.
+    /// Its caller has been told long ago, so this is for notifications, and for calls that matter for what they do. XRANGE, and
+    /// a script of XRANGE, XADD and XDEL: two round trips.
     ///
     /// # Errors
     /// When Redis cannot be asked.
     pub async fn requeue(&self, id: EntryId) -> Result<bool, RedisStreamsError> {
         let keys = &self.inner.destination.keys;
-        let mut question = redis::pipe();
-        question
-            .cmd("EVAL")
-            .arg(REQUEUE)
-            .arg(2)
+        let mut look = redis::pipe();
+        look.cmd("XRANGE")
             .arg(&keys.dead)
-            .arg(&keys.requests);
-        question.arg(id.to_string()).arg(OWN_FIELDS * 2);
-        Ok(self.count("requeue", &question).await? > 0)
+            .arg(id.to_string())
+            .arg(id.to_string());
+        let found = entry::entries(self.answer("requeue", &look).await?).pop();
+        let fields: Vec<_> = found.into_iter().flat_map(|l| l.fields).skip(OWN_FIELDS).collect();
+        // There is none, or its entry had been deleted: then it stays.
+        if fields.is_empty() {
+            return Ok(false);
+        }
+        let mut send = redis::pipe();
+        send.cmd("EVAL").arg(REQUEUE).arg(2).arg(&keys.dead).arg(&keys.requests);
+        send.arg(id.to_string());
+        match anew(&fields) {
+            Some(message) => {
+                send.arg(wire::FIELD).arg(message);
+            }
+            None => {
+                for (name, value) in &fields {
+                    send.arg(&name[..]).arg(&value[..]);
+                }
+            }
+        }
+        Ok(self.count("requeue", &send).await? > 0)
     }
 
     /// Throws a dead letter away; false if there is none of that id. XDEL.
@@ -82,15 +102,28 @@ impl RedisStreamsIo {
     }
 }
 
-/// A letter of an entry that had been deleted has no fields that could be sent again, and stays.
+/// Whoever comes second finds the letter gone.
 const REQUEUE: &str = "\
-    local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
-    if not found[1] then return 0 end \
-    local fields, original = found[1][2], {} \
-    for i = tonumber(ARGV[2]) + 1, #fields do original[#original + 1] = fields[i] end \
-    if #original == 0 then return 0 end \
-    redis.call('XADD', KEYS[2], '*', unpack(original)) \
+    if not redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] then return 0 end \
+    redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2)) \
     return redis.call('XDEL', KEYS[1], ARGV[1])";
+
+/// The requests of a letter, as if they had never been tried; `None` if it cannot be read, and is to be sent as it is.
+fn anew(fields: &[(Bytes, Bytes)]) -> Option<Vec<u8>> {
+    let Ok(Decoded::Requests { caller, requests }) = wire::decode(fields.iter().cloned()) else {
+        return None;
+    };
+    let now = Instant::now();
+    let requests: Vec<Request> = requests
+        .into_iter()
+        .map(|WireRequest { mut request, ttl }| {
+            request.attempt = 1;
+            request.deadline = ttl.filter(|ttl| !ttl.is_zero()).and_then(|ttl| now.checked_add(ttl));
+            request
+        })
+        .collect();
+    Some(wire::requests(caller, &requests, now))
+}
 
 fn dead_letter(letter: Entry) -> DeadLetter {
     let own: Vec<String> = letter

@@ -11,15 +11,17 @@ use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
 use crate::connection::Connection;
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;
 use crate::inbound;
 use crate::outbox::Message;
+use crate::packs::Pack;
 use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
-use crate::takeover::{CLAIM, Estate};
+use crate::takeover::Estate;
 
 /// How many requests one read takes at the most: bounded reads overlap with work.
 const READ_COUNT: usize = 64;
@@ -34,6 +36,10 @@ pub(crate) struct GroupReader {
     connection: Connection,
     /// When to look for entries that are pending for this consumer and that it does not hold.
     look_at: VecDeque<Instant>,
+    /// An entry that was taken over for its last attempt, and when.
+    alone: Option<(EntryId, Instant)>,
+    /// Whether others wait for that one to be settled.
+    held_up: bool,
     /// Entries up to here were handed out before the group was created anew.
     repeats_until: EntryId,
 }
@@ -46,6 +52,8 @@ impl GroupReader {
             connection,
             // A consumer of this very name may have left something behind.
             look_at: VecDeque::from([Instant::now()]),
+            alone: None,
+            held_up: false,
             repeats_until: EntryId::ZERO,
         }
     }
@@ -104,13 +112,16 @@ impl GroupReader {
         }
     }
 
-    /// How long to block: not past the time for the next look.
+    /// How long to block: not past the time for the next look, nor for long when there is something to take over soon.
     fn block(&self) -> Duration {
         let until_look = self
             .look_at
             .front()
             .map(|at| at.saturating_duration_since(Instant::now()));
-        let block = self.io.config.block_timeout();
+        let block = match self.held_up {
+            true => ALONE_POLL,
+            false => self.io.config.block_timeout(),
+        };
         // BLOCK 0 would be for ever.
         until_look
             .map_or(block, |until| until.min(block))
@@ -210,6 +221,7 @@ impl GroupReader {
     /// live workers.
     async fn take_over(&mut self, room: usize) -> Result<usize, RedisStreamsError> {
         let mut taken = 0;
+        self.held_up = false;
         for estate in self.io.estates.open() {
             let room = (room - taken).min(READ_COUNT);
             if room == 0 {
@@ -226,33 +238,87 @@ impl GroupReader {
     }
 
     async fn claim(&mut self, estate: &Estate, most: usize) -> Result<usize, RedisStreamsError> {
-        let to = &self.io.destination;
-        let mut claim = redis::pipe();
-        claim.cmd("EVAL").arg(CLAIM).arg(2);
-        claim.arg(&to.keys.requests).arg(to.keys.workers(&to.group));
-        claim.arg(&to.group).arg(&estate.consumer).arg(&to.consumer);
-        claim
-            .arg(estate.min_idle.as_millis() as u64)
-            .arg(most)
-            .arg(&estate.beat);
+        let max_deliveries = self.io.config.settings().max_deliveries;
+        let claim = claim(
+            &self.io.destination,
+            estate,
+            most,
+            max_deliveries,
+            self.is_nobody_alone(),
+        );
         let answer = self
             .io
             .connector
             .ask(&mut self.connection, "EVAL of the take-over", &claim)
-            .await?;
-        let claimed = entry::list(answer.into_iter().next().unwrap_or_default());
+            .await?
+            .pop();
+        let claimed = Claimed::read(answer.unwrap_or_default());
+        self.held_up |= claimed.held_up;
         let mut taken = 0;
-        for (entry, deliveries) in claimed.into_iter().filter_map(claimed_entry) {
+        let mut packs = Vec::new();
+        for ClaimedEntry {
+            entry,
+            deliveries,
+            alone,
+        } in claimed.entries
+        {
             if entry.fields.is_empty() {
                 // Deleted while it was pending: there is nothing left to run.
                 self.endpoint.missed(1);
                 continue;
             }
             tracing::info!(entry = %entry.id, from = estate.consumer, "took over a dead worker's entry");
-            self.deliver(entry, deliveries.saturating_add(1));
             taken += 1;
+            if alone {
+                self.alone = Some((entry.id, Instant::now()));
+            }
+            match self.open_pack(entry, deliveries) {
+                Ok(pack) => packs.push(pack),
+                Err(entry) => self.deliver(entry, deliveries),
+            }
+        }
+        // Last, because the connection may break here: what is not split by then is found by the next look.
+        for pack in packs {
+            self.split(pack).await?;
         }
         Ok(taken)
+    }
+
+    /// Whether no entry of those that are run for the last time is in hand, or it has been for long enough.
+    fn is_nobody_alone(&self) -> bool {
+        self.alone
+            .is_none_or(|(entry, since)| !self.endpoint.holds(entry) || since.elapsed() >= ALONE_FOR)
+    }
+
+    /// The pack in an entry that was delivered before, unless it is none, or this worker still has it in hand: it has come back
+    /// to one that was taken for dead.
+    fn open_pack(&self, entry: Entry, deliveries: u32) -> Result<Pack, Entry> {
+        if self.endpoint.holds(entry.id) {
+            return Err(entry);
+        }
+        Pack::open(entry, deliveries, &self.io.clock)
+    }
+
+    async fn split(&mut self, mut pack: Pack) -> Result<(), RedisStreamsError> {
+        let split = pack.split(&self.io.destination);
+        match self
+            .io
+            .connector
+            .ask(&mut self.connection, "EVAL that splits a pack", &split)
+            .await
+        {
+            Ok(_) => {
+                self.endpoint.expired(pack.expired);
+                Ok(())
+            }
+            // Out of memory, say. Better run as it is than not at all.
+            Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                self.io.warn_rarely("redis refuses to split an entry", &answer);
+                self.deliver(pack.entry, pack.deliveries);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// By XPENDING and XRANGE, because a re-read by XREADGROUP would raise Redis's count of deliveries.
@@ -323,7 +389,10 @@ impl GroupReader {
             .await?
             .pop();
         match entry::entries(answer.unwrap_or_default()).pop() {
-            Some(entry) => self.deliver(entry, deliveries),
+            Some(entry) => match self.open_pack(entry, deliveries) {
+                Ok(pack) => self.split(pack).await?,
+                Err(entry) => self.deliver(entry, deliveries),
+            },
             None => {
                 // Trimmed or deleted by somebody: nothing is left to run, but it is not to be pending for ever.
                 self.endpoint.missed(1);
@@ -345,14 +414,6 @@ impl GroupReader {
         let id = answer.ok().as_ref().and_then(entry::number).unwrap_or(0);
         self.io.estates.set_reader(id);
     }
-}
-
-/// A row of the take-over: `[id, deliveries before, [field, value, ...]]`.
-fn claimed_entry(row: Value) -> Option<(Entry, u32)> {
-    let mut parts = entry::list(row).into_iter();
-    let (id, deliveries) = (entry::id(&parts.next()?)?, entry::number(&parts.next()?)?);
-    let fields = entry::pairs(parts.next()?);
-    Some((Entry { id, fields }, u32::try_from(deliveries).unwrap_or(u32::MAX)))
 }
 
 /// A row of XPENDING: `[id, consumer, idle, deliveries]`.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::entry::Entry;
 use crate::outbox::Message;
+use crate::packs;
 use crate::shared::Shared;
 use crate::wire::{self, Decoded, Malformed, WireRequest};
 
@@ -22,9 +23,9 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, or
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
-            let mut requests = with_deadlines(requests, entry.id, &io.clock);
-            for request in &mut requests {
-                request.attempt = request.attempt.saturating_add(deliveries.saturating_sub(1));
+            let requests = received(requests, entry.id, deliveries, &io.clock);
+            if origin == Origin::Group && packs::is_for_others(&requests, &io.destination.group) {
+                return skip(io, caller, entry.id);
             }
             endpoint.deliver(Delivery {
                 entry: entry.id,
@@ -51,6 +52,16 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, or
             reason,
         });
     }
+}
+
+/// Acknowledges an entry that is none of this group's business.
+fn skip(io: &Shared, caller: SessionId, entry: EntryId) {
+    io.outbox.push(Message::Outgoing(Outgoing::Settle {
+        caller,
+        reply: None,
+        acknowledge: Some(entry),
+        record: None,
+    }));
 }
 
 /// Tells the channel about an entry of its inbox.
@@ -140,6 +151,16 @@ fn cancelled(
         let deadline = deadline(now, ttl, entry, &io.clock);
         endpoint.cancelled(CallId { session, sequence }, deadline);
     }
+}
+
+/// The requests of an entry that is delivered for the `deliveries`th time: with their deadlines, and the attempts that they
+/// are at.
+pub(crate) fn received(requests: Vec<WireRequest>, entry: EntryId, deliveries: u32, clock: &Clock) -> Vec<Request> {
+    let mut requests = with_deadlines(requests, entry, clock);
+    for request in &mut requests {
+        request.attempt = request.attempt.saturating_add(deliveries.saturating_sub(1));
+    }
+    requests
 }
 
 fn with_deadlines(requests: Vec<WireRequest>, entry: EntryId, clock: &Clock) -> Vec<Request> {

@@ -12,6 +12,7 @@
 mod abandoned;
 mod backlog;
 mod bound;
+mod claim;
 mod clock;
 mod config;
 mod connection;
@@ -36,6 +37,7 @@ mod mailbox;
 mod membership;
 mod meta;
 mod outbox;
+mod packs;
 mod registry;
 mod report;
 mod resp;

@@ -51,15 +51,24 @@ impl Transaction {
                     caller,
                     reply,
                     entry,
+                    index,
                     acknowledge,
                     reason,
                     attempts,
                 }) => {
-                    commands.push(add_dead_letter(to, *entry, *acknowledge, reason, *attempts));
+                    let part = Part {
+                        index: Some(*index),
+                        acknowledge: *acknowledge,
+                    };
+                    commands.push(add_dead_letter(to, *entry, part, reason, *attempts));
                     pack(&mut replies, *caller, reply.as_ref());
                 }
                 Message::Malformed { entry, reason } => {
-                    commands.push(add_dead_letter(to, *entry, true, reason, 1));
+                    let whole = Part {
+                        index: None,
+                        acknowledge: true,
+                    };
+                    commands.push(add_dead_letter(to, *entry, whole, reason, 1));
                 }
                 Message::Outgoing(_) | Message::Ask { .. } => {}
             }
@@ -236,23 +245,33 @@ fn acknowledged(settlement: &Message) -> Option<EntryId> {
     }
 }
 
-/// Copies an entry, as it stands in the stream, to the dead letters: with all its fields (as many as Lua can pass on),
-/// behind those that say why; then acknowledges it, and only then. A script, because only Redis has the fields at hand; it
-/// runs rarely.
+/// What of an entry becomes a dead letter.
+struct Part {
+    /// The request; all of it if it is no entry of requests.
+    index: Option<usize>,
+    /// Whether nothing else of the entry is open.
+    acknowledge: bool,
+}
+
+/// Copies an entry, as it stands in the stream, to the dead letters, or the one request of it that is to go there: with all
+/// its fields (as many as Lua can pass on), behind those that say why; then acknowledges it, and only then. A script, because
+/// only Redis has the fields at hand; it runs rarely.
 const ADD_DEAD_LETTER: &str = "\
     local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
+    local fields = found[1] and found[1][2] or {} \
+    if ARGV[8] and fields[2] then fields = {fields[1], part(fields[2], tonumber(ARGV[8]))} end \
     local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
-    for i, field in ipairs(found[1] and found[1][2] or {}) do \
+    for i, field in ipairs(fields) do \
         if i <= 1000 then letter[#letter + 1] = field end \
     end \
     redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', unpack(letter)) \
     if ARGV[7] == '1' then redis.call('XACK', KEYS[1], ARGV[6], ARGV[1]) end \
     return 1";
 
-fn add_dead_letter(to: &Destination, entry: EntryId, acknowledge: bool, reason: &str, attempts: u32) -> Cmd {
+fn add_dead_letter(to: &Destination, entry: EntryId, part: Part, reason: &str, attempts: u32) -> Cmd {
     let mut command = redis::cmd("EVAL");
     command
-        .arg(ADD_DEAD_LETTER)
+        .arg(format!("{}{ADD_DEAD_LETTER}", wire::PART_IN_LUA))
         .arg(2)
         .arg(&to.keys.requests)
         .arg(&to.keys.dead);
@@ -263,6 +282,7 @@ fn add_dead_letter(to: &Destination, entry: EntryId, acknowledge: bool, reason: 
         .arg(&to.consumer)
         .arg(attempts)
         .arg(&to.group)
-        .arg(u8::from(acknowledge));
+        .arg(u8::from(part.acknowledge))
+        .arg(part.index);
     command
 }

@@ -26,29 +26,6 @@ pub(crate) struct Estate {
     pub(crate) min_idle: Duration,
 }
 
-/// Takes entries over: those that are pending for the dead consumer at this very moment, and only if it has not beaten
-/// since. One step, because XCLAIM does not ask who owns an entry: two rivals would take it from each other.
-///
-/// Returns for each its id, how often it had been delivered before, and its fields; an entry that no longer exists has
-/// none, and is acknowledged.
-pub(crate) const CLAIM: &str = "\
-    local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) or '' \
-    if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {} end \
-    local claimed = {} \
-    for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[5], ARGV[2])) do \
-        if row[3] >= tonumber(ARGV[4]) then \
-            redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, row[1]) \
-            local found = redis.call('XRANGE', KEYS[1], row[1], row[1]) \
-            if found[1] then \
-                claimed[#claimed + 1] = {row[1], row[4], found[1][2]} \
-            else \
-                redis.call('XACK', KEYS[1], ARGV[1], row[1]) \
-                claimed[#claimed + 1] = {row[1], row[4], {}} \
-            end \
-        end \
-    end \
-    return claimed";
-
 /// Between the heartbeat, which knows who is dead, and the reader, which takes over.
 #[derive(Debug, Default)]
 pub(crate) struct Estates {

@@ -32,6 +32,29 @@ pub(crate) use encode::{cancel, close, codec_of, hello, replies, requests};
 /// The name of the only field of an entry; a wire that means something else gets another name.
 pub(crate) const FIELD: &str = "rpc1";
 
+/// A Lua function `part(value, index)`: the value of an entry that carries only request `index`, counted from 0, of a well-formed
+/// `value`.
+///
+/// The lengths at the end of a frame's first line say where the next one begins.
+pub(crate) const PART_IN_LUA: &str = "\
+    local function part(value, index) \
+        local head = string.find(value, '\\n', 1, true) \
+        local at = head + 1 \
+        for n = 0, index do \
+            local eol = string.find(value, '\\n', at, true) \
+            local headers, arguments = string.match(string.sub(value, at, eol), '(%d+) (%d+)\\n$') \
+            local stop = eol + headers + arguments + 1 \
+            if n == index then return string.sub(value, 1, head) .. string.sub(value, at, stop) end \
+            at = stop + 1 \
+        end \
+    end ";
+
+/// A Lua function `attempt(value)`: what the first request of an entry says of its attempt; nil if it says nothing.
+pub(crate) const ATTEMPT_IN_LUA: &str = "\
+    local function attempt(value) \
+        return tonumber(string.match(value, '^[^\\n]*\\n%d+ %S+ %S+ (%d+) ')) \
+    end ";
+
 /// The codec in the head of an entry that has no payloads.
 const NO_CODEC: &str = "-";
 
