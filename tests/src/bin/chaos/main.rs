@@ -9,6 +9,7 @@
 
 mod client;
 mod clock;
+mod evidence;
 mod faults;
 mod journal;
 mod proxy;

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::Micros;
+use crate::evidence::Evidence;
 use crate::journal::{Kind, Outcome};
 use crate::reconcile::Account;
-use crate::stage::Evidence;
 
 /// The result of one fault.
 #[derive(Debug, Serialize)]

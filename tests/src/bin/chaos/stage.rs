@@ -1,19 +1,19 @@
 //! The processes of one run: a Redis that keeps what it accepts, workers, clients.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redis::Value;
 use rpc_core::EntryId;
-use rpc_redis_streams::{Config, EntryContent, RedisStreamsIo};
+use rpc_redis_streams::{Config, RedisStreamsIo};
 use tempfile::TempDir;
 use tests::{Process, RedisServer};
 use tokio::time::{Instant, sleep};
 
 use crate::client::{DRAIN, Mix};
 use crate::clock::{self, Micros};
-use crate::journal::{self, Record};
+use crate::evidence::{Evidence, Logs, ids};
 use crate::proxy::Proxy;
 use crate::service::{GROUP, STREAM};
 use crate::worker::Sabotage;
@@ -86,45 +86,6 @@ pub(crate) struct Stop {
     pub(crate) pid: u32,
     /// The calls and notifications in all entries that were handed to it and not acknowledged.
     pub(crate) unsettled: Vec<u64>,
-}
-
-/// What is left when everything has ended.
-#[derive(Debug, Default)]
-pub(crate) struct Evidence {
-    pub(crate) records: Vec<Record>,
-    pub(crate) logs: Logs,
-    /// The calls and notifications among the dead letters.
-    pub(crate) dead_letters: Vec<u64>,
-    /// What no process should have done, whatever the fault.
-    pub(crate) problems: Vec<String>,
-    /// What the clients counted at their end.
-    pub(crate) stats: Vec<serde_json::Value>,
-    /// When the clients were told to stop.
-    pub(crate) load_ended: Micros,
-    /// Where journals and logs are.
-    pub(crate) dir: Option<TempDir>,
-}
-
-/// What workers and clients logged.
-#[derive(Debug, Default)]
-pub(crate) struct Logs {
-    /// Warnings and errors.
-    pub(crate) warnings: Vec<String>,
-    /// Panics.
-    pub(crate) panics: Vec<String>,
-}
-
-impl Logs {
-    fn add(&mut self, dir: &Path, number: usize, process: &Process) {
-        let lines = process.stderr();
-        // The second word is the level, behind the time.
-        let warns = |line: &&String| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
-        self.warnings.extend(lines.iter().filter(warns).cloned());
-        self.panics
-            .extend(lines.iter().filter(|line| line.contains("panicked at")).cloned());
-        // For people; what is judged has been taken.
-        let _ = std::fs::write(dir.join(format!("{number}-{}.log", process.pid())), lines.join("\n"));
-    }
 }
 
 impl Stage {
@@ -255,7 +216,7 @@ impl Stage {
     pub(crate) fn replace_worker(&mut self, index: usize) {
         let worker = self.spawn_worker();
         let ended = std::mem::replace(&mut self.workers[index], worker);
-        self.logs.add(self.dir.path(), self.workers.len(), &ended.process);
+        self.logs.take(&ended.process, self.dir.path());
     }
 
     /// Waits until a worker serves.
@@ -281,6 +242,13 @@ impl Stage {
             .expect("read the stream");
         let pending = entries.into_iter().filter(|entry| pending.contains(&entry.id));
         pending.flat_map(|entry| ids(&entry.content)).collect()
+    }
+
+    /// The consumers of the group.
+    pub(crate) async fn consumers(&self) -> BTreeSet<String> {
+        let info = self.observer().await.stream_info().await.expect("ask redis");
+        let consumers = info.groups.into_iter().flat_map(|group| group.consumers);
+        consumers.map(|consumer| consumer.name).collect()
     }
 
     /// A connection that takes part in nothing, straight to Redis.
@@ -319,15 +287,7 @@ impl Stage {
             .await
             .expect("read the dead letters");
         evidence.dead_letters = letters.iter().flat_map(|letter| ids(&letter.content)).collect();
-        let read = std::fs::read_dir(self.dir.path()).expect("read the directory");
-        let files = read.filter_map(|entry| Some(entry.ok()?.path()));
-        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "journal")) {
-            match journal::read(&file) {
-                Ok(records) => evidence.records.extend(records),
-                Err(problem) => evidence.problems.push(problem),
-            }
-        }
-        evidence.records.sort_by_key(|record| record.at);
+        evidence.read_journals(self.dir.path());
         evidence.logs = self.logs;
         evidence.dir = Some(self.dir);
         evidence
@@ -341,28 +301,21 @@ impl Stage {
                 client.kill();
                 evidence.problems.push("a client did not end".to_owned());
             }
-            let stats = client
-                .stdout()
-                .iter()
-                .find_map(|line| line.strip_prefix("stats ").map(str::to_owned));
-            match stats.and_then(|stats| serde_json::from_str(&stats).ok()) {
-                Some(stats) => evidence.stats.push(stats),
-                None => evidence.problems.push(format!("a client failed: {}", client.report())),
-            }
-            self.logs.add(self.dir.path(), 0, &client);
+            evidence.take_stats(&client);
+            self.logs.take(&client, self.dir.path());
         }
     }
 
     async fn end_workers(&mut self, evidence: &mut Evidence) {
         self.workers.iter_mut().for_each(|worker| worker.process.terminate());
-        for (index, mut worker) in self.workers.drain(..).enumerate() {
+        for mut worker in self.workers.drain(..) {
             if !ends(&mut worker.process, CLOSE).await {
                 worker.process.kill();
                 evidence
                     .problems
                     .push(format!("{} did not close within {CLOSE:?}", worker.consumer));
             }
-            self.logs.add(self.dir.path(), 1 + index, &worker.process);
+            self.logs.take(&worker.process, self.dir.path());
         }
     }
 
@@ -415,18 +368,6 @@ pub(crate) async fn ends(process: &mut Process, limit: Duration) -> bool {
     // Its output is read by a thread, which may be a little behind.
     process.wait_for_exit(Duration::from_secs(5)).await;
     true
-}
-
-/// The ids in an entry: the first argument of each call.
-fn ids(content: &EntryContent) -> Vec<u64> {
-    let EntryContent::Requests { requests, .. } = content else {
-        return Vec::new();
-    };
-    let id = |arguments: &str| {
-        let arguments: Vec<serde_json::Value> = serde_json::from_str(arguments).ok()?;
-        arguments.first()?.as_u64()
-    };
-    requests.iter().filter_map(|request| id(&request.arguments)).collect()
 }
 
 fn own_program() -> PathBuf {

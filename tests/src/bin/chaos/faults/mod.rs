@@ -1,5 +1,7 @@
 //! The faults, and the bounds that each must keep.
 
+mod network;
+mod redis;
 mod workers;
 
 use std::pin::Pin;
@@ -105,4 +107,18 @@ faults! {
         "a worker is frozen for longer than the death time: its work is taken over, what it finishes late changes nothing";
     "rolling-restart", false, workers::rolling_restart,
         "all workers get SIGTERM in turn and are started again: nothing fails, nothing runs twice";
+    "redis-paused", false, redis::paused,
+        "Redis stands still for 10 s, by SIGSTOP and by CLIENT PAUSE: nobody is declared dead, nothing lost or doubled";
+    "redis-killed", false, redis::killed,
+        "Redis gets SIGKILL and is started again: nothing that it accepted is lost, service within 2 s";
+    "keys-lost", false, redis::keys_lost,
+        "FLUSHALL, DEL of the stream, XGROUP DESTROY: service within 1 s, callers are told, fewer than 20 log lines";
+    "out-of-memory", false, redis::out_of_memory,
+        "Redis takes no writes for 10 s: nothing is lost, callers are told";
+    "connection-reset", false, network::connection_reset,
+        "connections are reset in the middle of batches, in both directions: nothing is lost";
+    "half-open", false, network::half_open,
+        "open connections swallow everything for 20 s: readers are rebuilt within 4 s, nothing is lost";
+    "latency", false, network::latency,
+        "200 ms to Redis and back, give or take 100 ms: nothing is lost";
 }

@@ -50,10 +50,15 @@ struct Shared {
     refuses: AtomicBool,
     delay_us: AtomicU64,
     jitter_us: AtomicU64,
-    /// How many chunks are to be cut, and how many have been.
-    cuts_up: AtomicU64,
-    cuts_down: AtomicU64,
-    cuts_made: AtomicU64,
+    cuts_up: Cuts,
+    cuts_down: Cuts,
+}
+
+/// Whether a chunk is to be cut, and how many have been.
+#[derive(Debug, Default)]
+struct Cuts {
+    ordered: AtomicBool,
+    made: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -91,12 +96,12 @@ impl Proxy {
     /// Resets the connection on which the next larger chunk goes in this direction, after half of that chunk: with RST, at
     /// both ends.
     pub(crate) fn cut_in_mid_chunk(&self, direction: Direction) {
-        self.shared.cuts(direction).store(1, Ordering::Relaxed);
+        self.shared.cuts(direction).ordered.store(true, Ordering::Relaxed);
     }
 
-    /// How many connections were reset in the middle of a chunk.
-    pub(crate) fn cuts_made(&self) -> u64 {
-        self.shared.cuts_made.load(Ordering::Relaxed)
+    /// How many connections were reset in the middle of a chunk that went in this direction.
+    pub(crate) fn cuts_made(&self, direction: Direction) -> u64 {
+        self.shared.cuts(direction).made.load(Ordering::Relaxed)
     }
 
     /// All connections that are open now carry nothing any more, in neither direction, and stay open; new ones work.
@@ -162,7 +167,7 @@ impl Shared {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cuts(&self, direction: Direction) -> &AtomicU64 {
+    fn cuts(&self, direction: Direction) -> &Cuts {
         match direction {
             Direction::Up => &self.cuts_up,
             Direction::Down => &self.cuts_down,
@@ -171,9 +176,10 @@ impl Shared {
 
     /// Whether the next chunk is to be cut; true once for each cut that was ordered.
     fn take_cut(&self, direction: Direction) -> bool {
-        let taken = self.cuts(direction).swap(0, Ordering::Relaxed) > 0;
-        self.cuts_made.fetch_add(u64::from(taken), Ordering::Relaxed);
-        taken
+        let cuts = self.cuts(direction);
+        let ordered = cuts.ordered.swap(false, Ordering::Relaxed);
+        cuts.made.fetch_add(u64::from(ordered), Ordering::Relaxed);
+        ordered
     }
 
     fn time_to_deliver(&self) -> Option<Duration> {

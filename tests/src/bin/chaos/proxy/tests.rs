@@ -54,7 +54,7 @@ async fn a_cut_leaves_half_a_chunk_and_two_resets() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
         ));
         assert!(receive(&mut sender, 1).await.is_err());
-        assert_eq!(proxy.cuts_made(), 1);
+        assert_eq!(proxy.cuts_made(direction), 1);
     }
 }
 

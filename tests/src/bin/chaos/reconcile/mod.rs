@@ -275,6 +275,17 @@ impl Account {
         self.calls.values().filter(answered).count() as f64 / seconds
     }
 
+    /// The time from call to answer that this share of the answered calls did not exceed; notifications don't count.
+    pub(crate) fn latency(&self, share: f64) -> Option<Micros> {
+        let answered = |call: &Call| {
+            let (kind, sent) = call.sent?;
+            let ending = call.ended.first()?;
+            (kind != Kind::Note && ending.outcome != Outcome::Timeout).then(|| ending.at.saturating_sub(sent))
+        };
+        let mut latencies: Vec<Micros> = self.calls.values().filter_map(answered).collect();
+        percentile(&mut latencies, share)
+    }
+
     /// The calls of this kind that were made.
     pub(crate) fn of_kind(&self, wanted: Kind) -> Vec<u64> {
         let of_kind = |call: &Call| call.sent.is_some_and(|(kind, _)| kind == wanted);
