@@ -40,8 +40,8 @@ pub(crate) struct Flush {
     /// In the order of their commands.
     singles: Vec<Outgoing>,
     cancels: Cancels,
-    /// How many answers each question gets, and who wants them.
-    questions: Vec<(usize, oneshot::Sender<Vec<Value>>)>,
+    /// The questions of others, and who wants the answers.
+    questions: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>,
     transactions: Vec<Transaction>,
     /// Whether the length of the stream is asked for, between requests and settlements.
     asks_length: bool,
@@ -61,10 +61,9 @@ impl Flush {
             last_sequence: 0,
         };
         let mut settlements = Vec::new();
-        let mut asked = Vec::new();
         for message in messages {
             match message {
-                Message::Ask { questions, answer } => asked.push((questions, answer)),
+                Message::Ask { questions, answer } => flush.questions.push((questions, answer)),
                 // Nobody waits for it any more.
                 Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
                 Message::Outgoing(Outgoing::Request { target, request }) => {
@@ -97,7 +96,7 @@ impl Flush {
             }
         }
         flush.add_cancels(to, now);
-        flush.add_questions(asked);
+        flush.add_questions();
         if flush.asks_length {
             flush.pipeline.cmd("XLEN").arg(&to.keys.requests);
         }
@@ -123,9 +122,8 @@ impl Flush {
         }
     }
 
-    fn add_questions(&mut self, asked: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>) {
-        for (questions, answer) in asked {
-            self.questions.push((questions.len(), answer));
+    fn add_questions(&mut self) {
+        for (questions, _) in &self.questions {
             for question in questions.cmd_iter() {
                 self.pipeline.add_command(question.clone());
             }
@@ -168,9 +166,9 @@ impl Flush {
         }
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
-        for (count, answer) in self.questions {
+        for (questions, answer) in self.questions {
             // Whoever asked may have given up.
-            let _ = answer.send(answers.by_ref().take(count).collect());
+            let _ = answer.send(answers.by_ref().take(questions.len()).collect());
         }
         if self.asks_length {
             report.length = answers.next().as_ref().and_then(entry::number);
@@ -207,6 +205,10 @@ impl Flush {
                 })
             }));
         }
+        // Whoever gives up asking takes the other end of the channel along.
+        let wanted = self.questions.into_iter().filter(|(_, answer)| !answer.is_closed());
+        let asked = wanted.map(|(questions, answer)| Message::Ask { questions, answer });
+        report.again.extend(asked);
         report
             .again
             .extend(self.transactions.into_iter().flat_map(Transaction::into_settlements));
