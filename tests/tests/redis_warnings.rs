@@ -126,7 +126,10 @@ async fn a_work_queue_that_is_cut_says_what_it_is_about_to_drop_and_what_it_has_
         }
         let length = io.stream_info().await.unwrap().length;
         eventually(SOON, "it is counted", async || worker.stats().missed == 195 - length).await;
-        assert!(!log.lines(&["has dropped requests", "stream=\"cut\""]).is_empty());
+        eventually(SOON, "it is said", async || {
+            !log.lines(&["has dropped requests", "stream=\"cut\""]).is_empty()
+        })
+        .await;
         gate.open();
         assert_eq!(held.await.unwrap().unwrap(), 1);
         eventually(SOON, "the rest has run", async || gate.runs() == 1 + length).await;
@@ -186,10 +189,11 @@ async fn what_a_blocked_subscriber_has_missed_is_counted() {
         })
         .await;
         assert!(channel.stats().missed >= 800, "{:?}", channel.stats());
-        assert!(
+        eventually(SOON, "it is said", async || {
             !log.lines(&["before this subscriber could read", "stream=\"slow\""])
                 .is_empty()
-        );
+        })
+        .await;
         channel.close().await;
         subscriber.join().unwrap();
     })
