@@ -297,19 +297,19 @@ impl Connection {
     }
 
     async fn exchange(&mut self, commands: &[u8], count: usize, limit: Duration) -> Result<Vec<Value>, Broken> {
-        self.send(commands).await?;
-        // Until the last answer is in.
-        self.broken = true;
-        let answers = async {
+        // The sending, too: where nobody receives, it ends when the buffers on the way are full.
+        let exchange = async {
+            self.send(commands).await?;
+            // Until the last answer is in.
+            self.broken = true;
             let mut answers = Vec::with_capacity(count);
             while answers.len() < count {
                 answers.push(self.next().await?);
             }
+            self.broken = false;
             Ok(answers)
         };
-        let answers = timeout(limit, answers).await.unwrap_or(Err(Broken::Silent))?;
-        self.broken = false;
-        Ok(answers)
+        timeout(limit, exchange).await.unwrap_or(Err(Broken::Silent))
     }
 
     /// Sends commands; their answers are to be received one by one.
@@ -343,5 +343,29 @@ impl Connection {
                 return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sending_to_somebody_who_does_not_receive_ends_at_the_limit() {
+        let (socket, _silent) = duplex(64);
+        let mut connection = Connection {
+            socket: Box::new(socket),
+            decoder: Decoder::default(),
+            broken: false,
+        };
+        let mut large = redis::cmd("SET");
+        large.arg("key").arg(vec![0; 1 << 20]);
+        let answer = connection.one(large, Duration::from_millis(50)).await;
+        assert!(matches!(answer, Err(Broken::Silent)));
+        // What was sent in part is not to be followed by something else.
+        let answer = connection.one(redis::cmd("PING"), Duration::from_secs(5)).await;
+        assert!(matches!(answer, Err(Broken::Lost(_))));
     }
 }
