@@ -27,6 +27,8 @@ pub struct Arrival {
     pub too_large: bool,
     /// Whether the method must not be run twice.
     pub at_most_once: bool,
+    /// Whether nobody knows any more who had it before.
+    pub forgotten: bool,
     /// How often the request has been handed to a server, this time included.
     pub attempt: u32,
     /// How often it may be.
@@ -91,6 +93,15 @@ impl Arrival {
             } => match kind {
                 Kind::Call => Admission::Refuse(FaultKind::TooLarge),
                 Kind::Notification => Admission::Bury(FaultKind::TooLarge),
+            },
+            Self {
+                at_most_once: true,
+                forgotten: true,
+                kind,
+                ..
+            } => match kind {
+                Kind::Call => Admission::Refuse(FaultKind::Indeterminate),
+                Kind::Notification => Admission::Bury(FaultKind::Indeterminate),
             },
             // Its worker died, and nobody knows how far it had come.
             Self {
@@ -251,6 +262,7 @@ mod tests {
         served: true,
         too_large: false,
         at_most_once: false,
+        forgotten: false,
         attempt: 1,
         max_attempts: 3,
     };
@@ -326,6 +338,22 @@ mod tests {
         assert_eq!(poison.admit(), Admission::Bury(FaultKind::WorkerLost));
         let expired = Arrival { expired: true, ..note };
         assert_eq!(expired.admit(), Admission::Bury(FaultKind::Other));
+    }
+
+    #[test]
+    fn what_must_not_run_twice_does_not_run_when_it_is_not_known_who_had_it() {
+        let once = Arrival {
+            at_most_once: true,
+            forgotten: true,
+            ..CALL
+        };
+        assert_eq!(once.admit(), Admission::Refuse(FaultKind::Indeterminate));
+        let again = Arrival {
+            at_most_once: false,
+            attempt: 2,
+            ..once
+        };
+        assert_eq!(again.admit(), Admission::Run);
     }
 
     proptest! {

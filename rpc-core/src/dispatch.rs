@@ -150,6 +150,7 @@ impl Dispatcher {
                     served: method.is_some(),
                     too_large: request.arguments.bytes.len() > self.settings.max_payload_size,
                     at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
+                    forgotten: delivery.forgotten,
                     attempt: request.attempt,
                     max_attempts: self.settings.max_deliveries,
                 };
@@ -435,6 +436,10 @@ impl Dispatcher {
             FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
                 Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
             }
+            FaultKind::Indeterminate => Fault::new(
+                kind,
+                "the group was lost and created anew, so nobody knows whether it has run, and the method must not run twice",
+            ),
             FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
             // Nothing else is refused or buried for a reason that needs words.
             _ => Fault::new(kind, "it cannot be run here"),

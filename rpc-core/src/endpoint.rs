@@ -72,7 +72,17 @@ impl Endpoint for Shared {
 
     fn replies_lost(&self, last_sent: u64, reason: &str) {
         self.in_flight.end_all(
-            |sequence, kind| sequence <= last_sent && kind == Kind::Call,
+            |sequence, kind, _| sequence <= last_sent && kind == Kind::Call,
+            |method| CallError::Indeterminate {
+                method,
+                reason: reason.to_owned(),
+            },
+        );
+    }
+
+    fn requests_lost(&self, last_sent: u64, reason: &str) {
+        self.in_flight.end_all(
+            |sequence, kind, target| sequence <= last_sent && kind == Kind::Call && target == Target::Stream,
             |method| CallError::Indeterminate {
                 method,
                 reason: reason.to_owned(),

@@ -203,7 +203,7 @@ impl CallError {
             FaultKind::Overloaded => Self::Overloaded { method, reason },
             FaultKind::Panicked => Self::Panicked { method, reason },
             FaultKind::WorkerLost => Self::WorkerLost { method, reason },
-            FaultKind::Closing => Self::Indeterminate { method, reason },
+            FaultKind::Closing | FaultKind::Indeterminate => Self::Indeterminate { method, reason },
             FaultKind::BadResult => Self::BadResult { method, reason },
             FaultKind::Other => Self::Other { method, reason },
         }

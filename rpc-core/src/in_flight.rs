@@ -67,11 +67,11 @@ impl InFlight {
     }
 
     /// Ends every call that `which` names.
-    pub(crate) fn end_all(&self, which: impl Fn(u64, Kind) -> bool, error: impl Fn(&'static str) -> CallError) {
+    pub(crate) fn end_all(&self, which: impl Fn(u64, Kind, Target) -> bool, error: impl Fn(&'static str) -> CallError) {
         let sequences: Vec<u64> = self
             .calls
             .iter()
-            .filter(|call| which(*call.key(), call.kind))
+            .filter(|call| which(*call.key(), call.kind, call.target))
             .map(|call| *call.key())
             .collect();
         for sequence in sequences {

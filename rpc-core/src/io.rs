@@ -102,6 +102,9 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// Replies may have been lost: every call up to `last_sent` ends as indeterminate.
     fn replies_lost(&self, last_sent: u64, reason: &str);
 
+    /// The stream may have lost requests: every call to it up to `last_sent` ends as indeterminate.
+    fn requests_lost(&self, last_sent: u64, reason: &str);
+
     /// How many calls wait for a reply.
     fn in_flight(&self) -> usize;
 

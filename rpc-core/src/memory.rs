@@ -158,6 +158,7 @@ impl MemoryIo {
             origin: Origin::Direct,
             caller: self.session,
             requests: vec![request],
+            forgotten: false,
         };
         // Endpoints are told after the lock is released: they may send at once.
         match (target, self.broker.mode) {

@@ -139,6 +139,8 @@ pub struct Delivery {
     pub caller: SessionId,
     /// The requests; an entry carries at most [`crate::delivery::MAX_PACK`] of them.
     pub requests: Vec<Request>,
+    /// Whether nobody knows any more who had it before: its group was lost, and created anew after it was written.
+    pub forgotten: bool,
 }
 
 /// The answer to one call.
@@ -216,6 +218,8 @@ pub enum FaultKind {
     WorkerLost,
     /// The server closed before the handler had finished.
     Closing,
+    /// Whether it has run is not known any more, and it must not run twice.
+    Indeterminate,
     /// The result has no form in the call's codec, or is larger than the server sends.
     BadResult,
     /// Something that this build has no name for: the server is newer.
@@ -223,7 +227,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::MethodNotFound,
         Self::BadArguments,
         Self::TooLarge,
@@ -231,6 +235,7 @@ impl FaultKind {
         Self::Panicked,
         Self::WorkerLost,
         Self::Closing,
+        Self::Indeterminate,
         Self::BadResult,
         Self::Other,
     ];
@@ -246,6 +251,7 @@ impl FaultKind {
             Self::Panicked => "panicked",
             Self::WorkerLost => "worker-lost",
             Self::Closing => "closing",
+            Self::Indeterminate => "indeterminate",
             Self::BadResult => "bad-result",
             Self::Other => "other",
         }

@@ -139,7 +139,7 @@ impl Shared {
     fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
         self.in_flight
-            .end_all(|_, _| true, |method| CallError::Closed { method });
+            .end_all(|_, _, _| true, |method| CallError::Closed { method });
     }
 }
 

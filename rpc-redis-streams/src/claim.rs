@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use redis::Pipeline;
+use rpc_core::EntryId;
 
+use crate::creation::boundary_field;
 use crate::destination::Destination;
 use crate::entry::{self, Entry};
 use crate::resp::Value;
@@ -17,10 +19,10 @@ use crate::wire;
 /// buried with those that kill them. So this takes at most one such entry, or none.
 ///
 /// Returns for each its id, how often it had been delivered before, its fields (an entry that no longer exists has none, and is
-/// acknowledged), and whether it is to be alone; then, whether there are more of these.
+/// acknowledged), and whether it is to be alone; then, whether there are more of these; and the group's boundary.
 const CLAIM: &str = "\
     local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) or '' \
-    if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {{}, 0} end \
+    if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {{}, 0, false} end \
     local claimed, alone, held_up = {}, tonumber(ARGV[8]), 0 \
     for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[9], ARGV[2])) do \
         if #claimed == tonumber(ARGV[5]) then break end \
@@ -38,7 +40,7 @@ const CLAIM: &str = "\
             end \
         end \
     end \
-    return {claimed, held_up}";
+    return {claimed, held_up, redis.call('HGET', KEYS[3], ARGV[10])}";
 
 /// At how many entries of one dead worker a take-over looks: more than it takes, because some may have to wait.
 const LOOKED_AT: usize = 256;
@@ -55,6 +57,8 @@ pub(crate) struct Claimed {
     pub(crate) entries: Vec<ClaimedEntry>,
     /// Whether others wait until one that is to be alone is settled.
     pub(crate) held_up: bool,
+    /// Entries up to here may have run before the group was created.
+    pub(crate) boundary: Option<EntryId>,
 }
 
 #[derive(Debug)]
@@ -70,14 +74,18 @@ pub(crate) struct ClaimedEntry {
 /// XPENDING, and of XRANGE and XCLAIM for each.
 pub(crate) fn claim(to: &Destination, estate: &Estate, most: usize, max_deliveries: u32, alone: bool) -> Pipeline {
     let mut claim = redis::pipe();
-    claim.cmd("EVAL").arg(format!("{}{CLAIM}", wire::ATTEMPT_IN_LUA)).arg(2);
-    claim.arg(&to.keys.requests).arg(to.keys.workers(&to.group));
+    claim.cmd("EVAL").arg(format!("{}{CLAIM}", wire::ATTEMPT_IN_LUA)).arg(3);
+    claim
+        .arg(&to.keys.requests)
+        .arg(to.keys.workers(&to.group))
+        .arg(&to.keys.meta);
     claim.arg(&to.group).arg(&estate.consumer).arg(&to.consumer);
     claim
         .arg(estate.min_idle.as_millis() as u64)
         .arg(most)
         .arg(&estate.beat);
     claim.arg(max_deliveries).arg(u8::from(alone)).arg(LOOKED_AT.max(most));
+    claim.arg(boundary_field(&to.group));
     claim
 }
 
@@ -88,6 +96,7 @@ impl Claimed {
         Self {
             entries: entries.into_iter().filter_map(ClaimedEntry::read).collect(),
             held_up: parts.next().as_ref().and_then(entry::number) == Some(1),
+            boundary: parts.next().as_ref().and_then(entry::id),
         }
     }
 }

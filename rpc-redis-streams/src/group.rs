@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
 use crate::connection::Connection;
+use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
-use crate::extent::last_id;
-use crate::inbound;
+use crate::inbound::{self, History};
 use crate::outbox::Message;
 use crate::packs::Pack;
 use crate::resp::Value;
@@ -40,8 +40,8 @@ pub(crate) struct GroupReader {
     alone: Option<(EntryId, Instant)>,
     /// Whether others wait for that one to be settled.
     held_up: bool,
-    /// Entries up to here were handed out before the group was created anew.
-    repeats_until: EntryId,
+    /// Entries up to here may have run before the group was created; as it was last heard.
+    boundary: EntryId,
 }
 
 impl GroupReader {
@@ -54,7 +54,7 @@ impl GroupReader {
             look_at: VecDeque::from([Instant::now()]),
             alone: None,
             held_up: false,
-            repeats_until: EntryId::ZERO,
+            boundary: EntryId::ZERO,
         }
     }
 
@@ -95,13 +95,20 @@ impl GroupReader {
 
     async fn read(&mut self, room: usize) {
         let block = self.block();
-        match self.connection.one(self.command(room, block), block + WATCHDOG).await {
-            Ok(answer @ Value::Error(_)) => self.recover(&answer).await,
-            Ok(answer) => {
+        let mut read = redis::Pipeline::with_capacity(2);
+        read.add_command(self.command(room, block));
+        read.add_command(ask_boundary(&self.io.destination));
+        match self.connection.run(&read, block + WATCHDOG).await {
+            Ok(answers) => {
+                let mut answers = answers.into_iter();
+                let answer = answers.next().unwrap_or_default();
+                if let Value::Error(_) = answer {
+                    return self.recover(&answer).await;
+                }
+                self.learn_boundary(answers.next().as_ref().and_then(entry::id));
                 for (_, entries) in entry::streams(answer) {
                     for entry in entries {
-                        let deliveries = if entry.id <= self.repeats_until { 2 } else { 1 };
-                        self.deliver(entry, deliveries);
+                        self.deliver(entry, 1);
                     }
                 }
             }
@@ -140,7 +147,21 @@ impl GroupReader {
     }
 
     fn deliver(&self, entry: Entry, deliveries: u32) {
-        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, deliveries);
+        let history = self.history(entry.id, deliveries);
+        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, history);
+    }
+
+    fn history(&self, entry: EntryId, deliveries: u32) -> History {
+        History {
+            deliveries,
+            forgotten: entry <= self.boundary,
+        }
+    }
+
+    /// Takes note of the boundary, as it was after the entries that came with it had been handed out. It is missing where
+    /// everything was flushed in between: then they are those of the time before.
+    fn learn_boundary(&mut self, boundary: Option<EntryId>) {
+        self.boundary = boundary.unwrap_or(self.boundary);
     }
 
     /// Redis has refused to read.
@@ -149,7 +170,9 @@ impl GroupReader {
         match code {
             // Flushed, deleted or destroyed: there is work to be had again as soon as the group is back.
             "NOGROUP" => match self.create_group().await {
-                Ok(()) => tracing::warn!(group = self.io.destination.group, "the group was gone; created anew"),
+                Ok(true) => tracing::warn!(group = self.io.destination.group, "the group was gone; created anew"),
+                // By another worker.
+                Ok(false) => {}
                 Err(error) => self.io.warn_rarely("the group cannot be created", &error.to_string()),
             },
             // The server has become a replica: another one is to be found behind the address.
@@ -160,12 +183,12 @@ impl GroupReader {
         sleep(REFUSED_PAUSE).await;
     }
 
-    /// Creates the group where it had been; what it reads again then may have run before.
-    async fn create_group(&mut self) -> Result<(), RedisStreamsError> {
-        let (io, connection) = (&self.io, &mut self.connection);
-        io.create_group(connection).await?;
-        self.repeats_until = last_id(connection, &io.connector, &io.destination.keys.requests).await?;
-        Ok(())
+    /// Creates the group where it had been, unless another worker has done so already; returns whether it was this one.
+    async fn create_group(&mut self) -> Result<bool, RedisStreamsError> {
+        let (connector, to) = (&self.io.connector, &self.io.destination);
+        let creation = create_group(&mut self.connection, connector, to).await?;
+        self.boundary = creation.boundary;
+        Ok(creation.created)
     }
 
     /// Connects again, unless the IO drains meanwhile.
@@ -254,6 +277,7 @@ impl GroupReader {
             .pop();
         let claimed = Claimed::read(answer.unwrap_or_default());
         self.held_up |= claimed.held_up;
+        self.learn_boundary(claimed.boundary);
         let mut taken = 0;
         let mut packs = Vec::new();
         for ClaimedEntry {
@@ -296,7 +320,8 @@ impl GroupReader {
         if self.endpoint.holds(entry.id) {
             return Err(entry);
         }
-        Pack::open(entry, deliveries, &self.io.clock)
+        let history = self.history(entry.id, deliveries);
+        Pack::open(entry, history, &self.io.clock)
     }
 
     async fn split(&mut self, mut pack: Pack) -> Result<(), RedisStreamsError> {
@@ -314,7 +339,7 @@ impl GroupReader {
             // Out of memory, say. Better run as it is than not at all.
             Err(RedisStreamsError::CommandRefused { answer, .. }) => {
                 self.io.warn_rarely("redis refuses to split an entry", &answer);
-                self.deliver(pack.entry, pack.deliveries);
+                self.deliver(pack.entry, pack.history.deliveries);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -382,12 +407,15 @@ impl GroupReader {
             question.arg(0).arg(&id_text);
             deliveries.saturating_add(1)
         };
-        let answer = self
+        question.add_command(ask_boundary(to));
+        let mut answers = self
             .io
             .connector
             .ask(&mut self.connection, "read a pending entry", &question)
             .await?
-            .pop();
+            .into_iter();
+        let answer = answers.next();
+        self.learn_boundary(answers.next().as_ref().and_then(entry::id));
         match entry::entries(answer.unwrap_or_default()).pop() {
             Some(entry) => match self.open_pack(entry, deliveries) {
                 Ok(pack) => self.split(pack).await?,

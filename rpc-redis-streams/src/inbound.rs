@@ -15,15 +15,37 @@ use crate::packs;
 use crate::shared::Shared;
 use crate::wire::{self, Decoded, Malformed, WireRequest};
 
+/// What is known of who had an entry before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct History {
+    /// How often the entry has been handed to a consumer, this time included.
+    pub(crate) deliveries: u32,
+    /// Whether the group was created anew since the entry was written: it may have been handed out before that.
+    pub(crate) forgotten: bool,
+}
+
+impl History {
+    /// Nobody had it.
+    pub(crate) const NONE: Self = Self {
+        deliveries: 1,
+        forgotten: false,
+    };
+
+    /// How many attempts there were before, at the most. The requests of an entry count them from what they say themselves:
+    /// one that was written again for them starts anew in Redis's count.
+    fn attempts_before(self) -> u32 {
+        self.deliveries
+            .saturating_sub(1)
+            .saturating_add(u32::from(self.forgotten))
+    }
+}
+
 /// Tells the channel about an entry of the stream, read as `origin` says.
-///
-/// `deliveries` is how often the entry has been handed to a consumer, this time included. The requests in it count their
-/// attempts from what they say themselves: an entry that was written again for them starts anew in Redis's count.
-pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, origin: Origin, deliveries: u32) {
+pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, origin: Origin, history: History) {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
-            let requests = received(requests, entry.id, deliveries, &io.clock);
+            let requests = received(requests, entry.id, history, &io.clock);
             if origin == Origin::Group && packs::is_for_others(&requests, &io.destination.group) {
                 return skip(io, caller, entry.id);
             }
@@ -32,6 +54,7 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, or
                 origin,
                 caller,
                 requests,
+                forgotten: history.forgotten,
             });
             return;
         }
@@ -78,6 +101,7 @@ pub(crate) fn from_inbox(io: &Shared, endpoint: &dyn Endpoint, entry: Entry) {
             origin: Origin::Direct,
             caller,
             requests: with_deadlines(requests, entry.id, &io.clock),
+            forgotten: false,
         }),
         Ok(Decoded::Cancel { caller, calls }) => cancelled(io, endpoint, entry.id, caller, calls),
         Ok(Decoded::Hello | Decoded::Close { .. }) => {}
@@ -153,12 +177,11 @@ fn cancelled(
     }
 }
 
-/// The requests of an entry that is delivered for the `deliveries`th time: with their deadlines, and the attempts that they
-/// are at.
-pub(crate) fn received(requests: Vec<WireRequest>, entry: EntryId, deliveries: u32, clock: &Clock) -> Vec<Request> {
+/// The requests of an entry, with their deadlines and the attempts that they are at.
+pub(crate) fn received(requests: Vec<WireRequest>, entry: EntryId, history: History, clock: &Clock) -> Vec<Request> {
     let mut requests = with_deadlines(requests, entry, clock);
     for request in &mut requests {
-        request.attempt = request.attempt.saturating_add(deliveries.saturating_sub(1));
+        request.attempt = request.attempt.saturating_add(history.attempts_before());
     }
     requests
 }

@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;
-use crate::inbound;
+use crate::inbound::{self, History};
 use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::subscription::Subscription;
@@ -155,7 +155,7 @@ impl InboxReader {
                 if !io.draining.is_cancelled() {
                     entries
                         .into_iter()
-                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast, 1));
+                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE));
                 }
             } else if key == io.destination.keys.control.as_bytes() {
                 self.control = Some(last);

@@ -16,6 +16,7 @@ mod claim;
 mod clock;
 mod config;
 mod connection;
+mod creation;
 mod cursor;
 mod dead_letters;
 mod dedupe;

@@ -6,6 +6,7 @@ use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::membership::INBOX_TTL;
+use crate::meta;
 use crate::shared::Shared;
 
 /// How many ticks, of a second each, pass between two renewals while nobody waits for a reply.
@@ -18,6 +19,8 @@ pub(crate) struct Mailbox {
     quiet_ticks: u32,
     /// It is gone, and could not be opened again yet.
     lost: bool,
+    /// Where the stream began when it was last found deleted.
+    began: Option<EntryId>,
 }
 
 /// What a renewal has found.
@@ -27,9 +30,19 @@ pub(crate) enum Renewal {
     Kept,
     /// The inbox was gone, and replies may be gone with it; it is open again.
     Reopened,
+    /// The stream was deleted, and requests with it.
+    Replaced,
 }
 
 impl Mailbox {
+    /// Of a stream that `began` so, as far as it was known before anything was sent.
+    pub(crate) fn new(began: Option<EntryId>) -> Self {
+        Self {
+            began,
+            ..Self::default()
+        }
+    }
+
     /// Whether it is time to renew the inbox: often while somebody waits for a reply, so that its loss is noticed soon.
     pub(crate) fn tick(&mut self, somebody_waits: bool) -> bool {
         self.quiet_ticks += 1;
@@ -41,7 +54,8 @@ impl Mailbox {
         self.lost
     }
 
-    /// Renews the inbox, and opens it again if it is gone. PEXPIRE, XTRIM and TIME.
+    /// Renews the inbox, and opens it again if it is gone; looks whether the stream is still the same. PEXPIRE, XTRIM, HGET and
+    /// TIME.
     ///
     /// # Errors
     /// When the connection is of no use any more.
@@ -61,6 +75,8 @@ impl Mailbox {
             .arg("MINID")
             .arg("~")
             .arg(io.inbox_cursor.get().to_string());
+        // Nothing else tells a caller that its request was deleted.
+        renew.cmd("HGET").arg(&io.destination.keys.meta).arg(meta::BEGAN);
         // Deadlines are counted on Redis's clock; a channel that serves only callbacks has no beat that would set it.
         renew.cmd("TIME");
         let asked = std::time::Instant::now();
@@ -68,6 +84,9 @@ impl Mailbox {
         if let Some(now_ms) = answers.pop().and_then(entry::time_ms) {
             io.clock.set(now_ms, asked);
         }
+        let began = answers.pop().as_ref().and_then(entry::id);
+        let replaced = began.is_some() && began != self.began;
+        self.began = began.or(self.began);
         let renewed = answers.into_iter().next().unwrap_or_default();
         match entry::error(&renewed) {
             // Another server is to be found behind the address; on this one the inbox will not be kept.
@@ -77,6 +96,7 @@ impl Mailbox {
             }),
             Some(_) => Ok(Renewal::Kept),
             None if entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
+            None if replaced => Ok(Renewal::Replaced),
             None => Ok(Renewal::Kept),
         }
     }

@@ -9,6 +9,7 @@ use rpc_core::{EntryId, Mode, Peer, ServiceDescriptor};
 use tokio::time::timeout;
 
 use crate::connection::Connection;
+use crate::creation::create_group;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;
@@ -39,30 +40,6 @@ impl Shared {
         entry::id(&answer).ok_or_else(|| RedisStreamsError::unexpected("XADD to the inbox", answer))
     }
 
-    /// Creates the group, and the stream if need be, unless they exist. It starts at the settled floor; at zero when the
-    /// stream has none, so that what was sent before the first worker came is run.
-    pub(crate) async fn create_group(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
-        let to = &self.destination;
-        let floor = meta::floor(connection, &self.connector, &to.keys).await?;
-        // A group reads what comes after its start.
-        let start = floor.map_or(EntryId::ZERO, EntryId::previous);
-        let mut create = redis::pipe();
-        create.cmd("XGROUP").arg("CREATE").arg(&to.keys.requests).arg(&to.group);
-        create.arg(start.to_string()).arg("MKSTREAM");
-        let answer = self
-            .connector
-            .ask_raw(connection, "XGROUP CREATE", &create)
-            .await?
-            .pop();
-        match answer.as_ref().and_then(entry::error) {
-            None | Some(("BUSYGROUP", _)) => Ok(()),
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused {
-                command: "XGROUP CREATE",
-                answer,
-            }),
-        }
-    }
-
     /// Sets the clock by Redis's.
     pub(crate) async fn sync_clock(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
         let mut time = redis::pipe();
@@ -89,7 +66,7 @@ impl Shared {
         let (keys, config) = (&self.destination.keys, &self.config);
         let agreement = meta::claim(connection, &self.connector, config, keys).await?;
         if config.mode() == Mode::Group {
-            self.create_group(connection).await?;
+            create_group(connection, &self.connector, &self.destination).await?;
         }
         let names: Vec<String> = services.iter().map(|service| service.name().to_owned()).collect();
         self.compare_services(connection, &names).await?;
@@ -112,7 +89,13 @@ impl Shared {
             retention: agreement.retention,
             clock: self.clock.clone(),
             estates: Arc::clone(&self.estates),
-            trimmer: Trimmer::new(keys.clone(), agreement.retention, config.death_time(), endpoint),
+            trimmer: Trimmer::new(
+                keys.clone(),
+                self.destination.group.clone(),
+                agreement.retention,
+                config.death_time(),
+                endpoint,
+            ),
             sweeper: (config.mode() == Mode::Group).then(|| {
                 let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
                 Sweeper::new(keys.clone(), group, own, config.death_time(), config.block_timeout())

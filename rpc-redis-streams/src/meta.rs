@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use redis::Pipeline;
-use rpc_core::Mode;
+use rpc_core::{EntryId, Mode};
 
 use crate::config::Config;
 use crate::connection::{Connection, Connector};
@@ -19,12 +19,17 @@ const WIRE_VERSION: u32 = 1;
 /// The oldest Redis that has all that is used (XADD NOMKSTREAM, MINID).
 const OLDEST_REDIS: (u64, u64) = (6, 2);
 
+/// The field that changes when the stream was deleted.
+pub(crate) const BEGAN: &str = "began";
+
 /// What the users of a stream have agreed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Agreement {
     pub(crate) retention: Retention,
     /// Whether a server has claimed the stream; until then, one may still claim it for something else.
     pub(crate) claimed: bool,
+    /// The first entry of the stream when it was last found to have been deleted and begun anew.
+    pub(crate) began: Option<EntryId>,
 }
 
 /// Looks whether the server and the stream can be used as configured.
@@ -162,7 +167,14 @@ fn agree(meta: Value, config: &Config) -> Result<Agreement, RedisStreamsError> {
         });
     }
     let wanted = Retention::new(config.mode(), config.max_len());
-    let agreed = |retention, claimed| Ok(Agreement { retention, claimed });
+    let began = meta.get(BEGAN).and_then(|id| id.parse().ok());
+    let agreed = |retention, claimed| {
+        Ok(Agreement {
+            retention,
+            claimed,
+            began,
+        })
+    };
     match meta.get("retention").map(|text| (text, Retention::from_meta(text))) {
         None => agreed(wanted, false),
         // Who asks for nothing follows the stream.
@@ -180,7 +192,7 @@ pub(crate) async fn floor(
     connection: &mut Connection,
     connector: &Connector,
     keys: &Keys,
-) -> Result<Option<rpc_core::EntryId>, RedisStreamsError> {
+) -> Result<Option<EntryId>, RedisStreamsError> {
     let mut question = redis::pipe();
     question.cmd("HGET").arg(&keys.meta).arg("floor");
     let answer = connector

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::destination::Destination;
 use crate::entry::Entry;
-use crate::inbound::received;
+use crate::inbound::{History, received};
 use crate::wire::{self, Decoded};
 
 /// The header that names the only group an entry is for. Every group of a stream reads what one of them splits, and the
@@ -29,7 +29,7 @@ const SPLIT: &str = "\
 pub(crate) struct Pack {
     /// As it came, for when it cannot be split.
     pub(crate) entry: Entry,
-    pub(crate) deliveries: u32,
+    pub(crate) history: History,
     caller: SessionId,
     /// With their deadlines, and the attempts that they are at now.
     requests: Vec<Request>,
@@ -38,16 +38,16 @@ pub(crate) struct Pack {
 }
 
 impl Pack {
-    /// The pack in an entry that is delivered for the `deliveries`th time; gives the entry back if it is none, or if this is
-    /// the first time: then it runs as it is.
-    pub(crate) fn open(entry: Entry, deliveries: u32, clock: &Clock) -> Result<Self, Entry> {
-        if deliveries < 2 {
+    /// The pack in an entry; gives the entry back if it is none, or if it is delivered for the first time: then it runs as it
+    /// is.
+    pub(crate) fn open(entry: Entry, history: History, clock: &Clock) -> Result<Self, Entry> {
+        if history.deliveries < 2 {
             return Err(entry);
         }
         // Payloads are slices, not copies.
         match wire::decode(entry.fields.clone()) {
             Ok(Decoded::Requests { caller, requests }) if requests.len() > 1 => {
-                let mut requests = received(requests, entry.id, deliveries, clock);
+                let mut requests = received(requests, entry.id, history, clock);
                 let all = requests.len();
                 let now = Instant::now();
                 // An expired notification becomes a dead letter, when it is read.
@@ -55,7 +55,7 @@ impl Pack {
                 let expired = (all - requests.len()) as u64;
                 Ok(Self {
                     entry,
-                    deliveries,
+                    history,
                     caller,
                     requests,
                     expired,
@@ -109,6 +109,11 @@ call 01930000-0000-7000-8000-0000000000aa json
 [2,3]
 ";
 
+    const AGAIN: History = History {
+        deliveries: 2,
+        forgotten: false,
+    };
+
     fn entry(value: &'static str) -> Entry {
         Entry {
             id: EntryId { ms: 10_000, seq: 0 },
@@ -126,15 +131,15 @@ call 01930000-0000-7000-8000-0000000000aa json
     #[test]
     fn what_is_split_is_delivered_again_and_carries_several() {
         let single = "call 01930000-0000-7000-8000-0000000000aa json\n2 calc.add - 1 0 5\n[2,3]\n";
-        assert!(Pack::open(entry(single), 2, &clock()).is_err());
-        assert!(Pack::open(entry("garbage"), 2, &clock()).is_err());
-        assert!(Pack::open(entry(PACK), 1, &clock()).is_err());
-        assert!(Pack::open(entry(PACK), 2, &clock()).is_ok());
+        assert!(Pack::open(entry(single), AGAIN, &clock()).is_err());
+        assert!(Pack::open(entry("garbage"), AGAIN, &clock()).is_err());
+        assert!(Pack::open(entry(PACK), History::NONE, &clock()).is_err());
+        assert!(Pack::open(entry(PACK), AGAIN, &clock()).is_ok());
     }
 
     #[test]
     fn each_request_keeps_its_caller_its_deadline_and_its_attempts() {
-        let mut pack = Pack::open(entry(PACK), 2, &clock()).unwrap();
+        let mut pack = Pack::open(entry(PACK), AGAIN, &clock()).unwrap();
         assert_eq!(pack.expired, 1);
         let to = Destination {
             keys: Keys::new("calc"),
@@ -161,7 +166,7 @@ call 01930000-0000-7000-8000-0000000000aa json
     #[test]
     fn an_expired_notification_is_kept() {
         let notes = "notify 01930000-0000-7000-8000-0000000000aa json\n1 a.b 5 1 0 2\n[]\n2 a.b - 1 0 2\n[]\n";
-        let pack = Pack::open(entry(notes), 2, &clock()).unwrap();
+        let pack = Pack::open(entry(notes), AGAIN, &clock()).unwrap();
         assert_eq!((pack.requests.len(), pack.expired), (2, 0));
         assert!(pack.requests[0].is_expired(Instant::now() + Duration::from_millis(1)));
     }

@@ -27,6 +27,8 @@ const BOUND_WARN_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Trimmer {
     keys: Keys,
+    /// Its own group, if it is of one.
+    group: String,
     /// Of a stream that is cut to a length, whatever is settled.
     bound: Option<Bound>,
     death_time: Duration,
@@ -41,9 +43,16 @@ pub(crate) struct Trimmer {
 }
 
 impl Trimmer {
-    pub(crate) fn new(keys: Keys, retention: Retention, death_time: Duration, endpoint: Arc<dyn Endpoint>) -> Self {
+    pub(crate) fn new(
+        keys: Keys,
+        group: String,
+        retention: Retention,
+        death_time: Duration,
+        endpoint: Arc<dyn Endpoint>,
+    ) -> Self {
         Self {
             keys,
+            group,
             bound: retention.max_len().map(Bound::new),
             death_time,
             floor: EntryId::ZERO,
@@ -82,12 +91,17 @@ impl Trimmer {
     /// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns
     /// whether the floor has moved.
     fn settle_floor(&mut self, connection: &mut redis::Connection, groups: &[GroupState]) -> RedisResult<bool> {
+        // Destroyed, and about to be created anew: what it had not settled is not to be trimmed meanwhile.
+        if !groups.iter().any(|group| group.name == self.group) {
+            return Ok(false);
+        }
         let mut floor: Option<EntryId> = None;
         for group in groups {
             let settled = self.settled_by(connection, group)?;
             floor = Some(floor.map_or(settled, |floor| floor.min(settled)));
         }
-        let Some(floor) = floor.filter(|floor| *floor > self.floor) else {
+        // It may also have gone back: the stream was deleted and has begun anew with lower ids, or a group has.
+        let Some(floor) = floor.filter(|floor| *floor != self.floor) else {
             return Ok(false);
         };
         let mut settle = redis::pipe();

@@ -77,7 +77,7 @@ impl Writer {
             failures: 0,
             last_sent: 0,
             doubtful: HashSet::new(),
-            mailbox: Mailbox::default(),
+            mailbox: Mailbox::new(agreement.began),
             divided: false,
             parked: Vec::new(),
         }
@@ -340,9 +340,16 @@ impl Writer {
     }
 
     fn note(&self, renewal: Renewal) {
-        if renewal == Renewal::Reopened {
-            let why = "the inbox was deleted while the call waited, and a reply with it";
-            self.endpoint.replies_lost(self.last_sent, why);
+        match renewal {
+            Renewal::Kept => {}
+            Renewal::Reopened => {
+                let why = "the inbox was deleted while the call waited, and a reply with it";
+                self.endpoint.replies_lost(self.last_sent, why);
+            }
+            Renewal::Replaced => {
+                let why = "the stream was deleted while the call waited, and the call with it";
+                self.endpoint.requests_lost(self.last_sent, why);
+            }
         }
     }
 }

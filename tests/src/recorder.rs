@@ -11,6 +11,10 @@ pub trait Recorder {
     /// Writes `n` down; returns who did.
     async fn record(&self, n: u64) -> String;
 
+    /// The same, for a call that must not run twice.
+    #[rpc(at_most_once)]
+    async fn record_once(&self, n: u64) -> String;
+
     /// Says that it has begun, and never ends at the first attempt; returns the attempt at a later one.
     async fn stall(&self, #[ctx] cx: &Context) -> u32;
 

@@ -58,6 +58,7 @@ impl Worker {
                 arguments: Payload::empty(),
                 at_most_once: false,
             }],
+            forgotten: false,
         });
     }
 

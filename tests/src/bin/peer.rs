@@ -24,6 +24,10 @@ impl Recorder for Peer {
         self.name.clone()
     }
 
+    async fn record_once(&self, n: u64) -> String {
+        self.record(n).await
+    }
+
     async fn stall(&self, cx: &Context) -> u32 {
         println!("begun");
         if cx.attempt() == 1 {

@@ -50,6 +50,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
         FaultKind::MethodNotFound,
         FaultKind::BadArguments,
         FaultKind::TooLarge,
+        FaultKind::Indeterminate,
         FaultKind::Overloaded,
         FaultKind::Panicked,
         FaultKind::BadResult,

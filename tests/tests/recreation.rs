@@ -1,0 +1,243 @@
+//! Groups and streams that somebody deletes while they are used.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rpc_core::{CallError, Mode, RpcChannel};
+use rpc_redis_streams::{Config, RedisStreamsIo};
+use support::{EchoClient, Gate, client, serve};
+use tests::recorder::{RecorderClient, STREAM};
+use tests::{Process, RedisServer, eventually, within};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(20);
+
+async fn start_peer(server: &RedisServer, name: &str) -> Process {
+    let arguments = [
+        server.url(),
+        "group".to_owned(),
+        name.to_owned(),
+        server.dir().join(format!("{name}.log")).display().to_string(),
+    ];
+    let mut peer = Process::program(env!("CARGO_BIN_EXE_peer")).args(arguments).start();
+    peer.wait_for_line(SOON, |line| line == "ready").await;
+    peer
+}
+
+/// What became of the calls of a load.
+#[derive(Debug, Default)]
+struct Ended {
+    ok: Vec<u64>,
+    unknown: Vec<u64>,
+}
+
+/// Calls of a method that must not run twice, from 32 callers, until `stop`.
+async fn load(recorder: &RecorderClient, stop: &Arc<AtomicBool>) -> Ended {
+    let (next, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Ended::default())));
+    let callers: Vec<_> = (0..32)
+        .map(|_| {
+            let (recorder, stop) = (recorder.clone(), Arc::clone(stop));
+            let (next, ended) = (Arc::clone(&next), Arc::clone(&ended));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    match recorder.record_once(n).await {
+                        Ok(_) => ended.lock().unwrap().ok.push(n),
+                        Err(CallError::Indeterminate { .. }) => ended.lock().unwrap().unknown.push(n),
+                        Err(other) => panic!("call {n}: {other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    std::mem::take(&mut *ended.lock().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_destroyed_under_load_runs_nothing_twice_that_must_not() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let names = ["one", "two", "three"];
+        let mut peers = Vec::new();
+        for name in names {
+            peers.push(start_peer(&server, name).await);
+        }
+        let config = Config::builder().url(server.url()).stream(STREAM).group("recorders");
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let channel = RpcChannel::open(io).await.unwrap();
+        let recorder = RecorderClient::new(&channel);
+        let stop = Arc::new(AtomicBool::new(false));
+        let calls = tokio::spawn({
+            let (recorder, stop) = (recorder.clone(), Arc::clone(&stop));
+            async move { load(&recorder, &stop).await }
+        });
+        // Longer than the workers take to create it again, so that the load goes on in between.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.command(&["XGROUP", "DESTROY", STREAM, "recorders"]).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.store(true, Ordering::SeqCst);
+        let ended = calls.await.unwrap();
+        let mut ran = Vec::new();
+        for name in names {
+            let file = std::fs::read_to_string(server.dir().join(format!("{name}.log"))).unwrap();
+            ran.extend(file.lines().map(|line| line.parse::<u64>().unwrap()));
+        }
+        let distinct: HashSet<u64> = ran.iter().copied().collect();
+        assert_eq!(distinct.len(), ran.len(), "some ran twice");
+        assert!(
+            ended.ok.iter().all(|n| distinct.contains(n)),
+            "answered without having run"
+        );
+        assert!(ended.ok.len() > 1_000, "{}", ended.ok.len());
+    })
+    .await;
+}
+
+/// What is logged by this process, from warnings on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_stream_and_a_flushed_redis_are_served_again_within_a_second() {
+    within(LIMIT, async {
+        let log = Log::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .init();
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        gate.open();
+        let mut workers = Vec::new();
+        for _ in 0..3 {
+            workers.push(serve(&server, Mode::Group, &gate).await);
+        }
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let stop = Arc::new(AtomicBool::new(false));
+        // In flight at any time, of both kinds; each ends, and not by its deadline.
+        let callers: Vec<_> = (0..16_u64)
+            .map(|n| {
+                let (echo, stop) = (echo.clone(), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    while !stop.load(Ordering::SeqCst) {
+                        let ended = match n % 2 {
+                            0 => echo.gated_once().await.map(drop),
+                            _ => echo.echo("x".to_owned()).await.map(drop),
+                        };
+                        assert!(
+                            matches!(ended, Ok(()) | Err(CallError::Indeterminate { .. })),
+                            "{ended:?}"
+                        );
+                    }
+                })
+            })
+            .collect();
+        let mut slowest = Duration::ZERO;
+        for command in [&["FLUSHALL"][..], &["DEL", "faults"]] {
+            eventually(SOON, "a call succeeds", async || {
+                echo.echo("a".to_owned()).await.is_ok()
+            })
+            .await;
+            let at = Instant::now();
+            server.command(command).await;
+            eventually(SOON, "a call succeeds", async || {
+                echo.echo("b".to_owned()).await.is_ok()
+            })
+            .await;
+            slowest = slowest.max(at.elapsed());
+        }
+        stop.store(true, Ordering::SeqCst);
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        // Half a second for a machine that has other things to do.
+        assert!(slowest < Duration::from_millis(1_500), "{slowest:?}");
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        // The other test in this process has a stream and a group of other names.
+        let lines: Vec<_> = log.lines().filter(|line| !line.contains("record")).collect();
+        assert!(lines.len() < 20, "{}", lines.join("\n"));
+        for worker in workers {
+            worker.close().await;
+        }
+    })
+    .await;
+}
+
+/// Up to where the group's entries may have run before.
+async fn boundary(server: &RedisServer) -> Option<String> {
+    let boundary = server.command(&["HGET", "{faults}:meta", "repeats:workers"]).await;
+    redis::from_redis_value(boundary).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_created_anew_where_it_was_and_a_new_stream_from_its_start() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        // No room for a second call: what is handed out again goes to the other worker.
+        let config = Config::builder().url(server.url()).stream("faults").group("workers");
+        let io = RedisStreamsIo::connect(config.concurrency(1).build().unwrap())
+            .await
+            .unwrap();
+        let builder = RpcChannel::builder(io).serve(support::server(&gate)).unwrap();
+        let worker = builder.start().await.unwrap();
+        assert_eq!(
+            boundary(&server).await.as_deref(),
+            Some("0-0"),
+            "nothing has run before the first"
+        );
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        // One that runs, and must not twice; it is never answered by this worker, which is stuck.
+        let held = tokio::spawn(echo.gated_once());
+        eventually(SOON, "it runs", async || gate.running() == 1).await;
+        let other = Gate::new();
+        other.open();
+        let _other = serve(&server, Mode::Group, &other).await;
+        server.command(&["XGROUP", "DESTROY", "faults", "workers"]).await;
+        match held.await.unwrap() {
+            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("created anew"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        let last = async || {
+            support::connect(&server, Mode::Group)
+                .await
+                .stream_info()
+                .await
+                .unwrap()
+                .last
+        };
+        assert_eq!(boundary(&server).await, last().await.map(|id| id.to_string()));
+        drop(worker);
+
+        // A stream that is new has nothing that could have run, although its ids are lower than the floor was.
+        server
+            .command(&["HSET", "{faults}:meta", "floor", "99999999999999-0"])
+            .await;
+        server.command(&["DEL", "faults"]).await;
+        assert_eq!(echo.with_timeout(SOON).echo("new".to_owned()).await.unwrap(), "new");
+    })
+    .await;
+}
