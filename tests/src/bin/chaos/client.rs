@@ -49,6 +49,9 @@ pub(crate) struct ClientArgs {
     /// Instead: callers, each of which makes a call when the one before has ended.
     #[arg(long, default_value_t = 0)]
     pub(crate) callers: u64,
+    /// How many requests may wait in the stream before more are refused.
+    #[arg(long)]
+    pub(crate) max_backlog: Option<usize>,
 }
 
 /// What a client calls.
@@ -153,12 +156,15 @@ fn classify<E>(error: CallError<E>) -> (Outcome, Option<Answer>) {
 }
 
 /// Opens a channel that only calls.
-pub(crate) async fn open(url: &str, broadcast: bool) -> RpcChannel {
+pub(crate) async fn open(url: &str, broadcast: bool, max_backlog: Option<usize>) -> RpcChannel {
     let config = Config::builder().url(url).stream(STREAM).call_timeout(CALL_TIMEOUT);
-    let config = match broadcast {
+    let mut config = match broadcast {
         true => config.broadcast(),
         false => config.group(GROUP),
     };
+    if let Some(requests) = max_backlog {
+        config = config.max_backlog(requests);
+    }
     let config = config.build().expect("a valid configuration");
     let io = RedisStreamsIo::connect(config).await.expect("connect to redis");
     RpcChannel::open(io).await.expect("open a channel")
@@ -172,7 +178,7 @@ pub(crate) fn first_id(index: u64) -> u64 {
 /// Calls until SIGTERM, then waits for the calls to end. Prints `ready` at the start and what it has done at the end.
 pub(crate) async fn run(args: ClientArgs) {
     let mut terminate = signal(SignalKind::terminate()).expect("hear SIGTERM");
-    let channel = open(&args.url, args.mix == Mix::Notes).await;
+    let channel = open(&args.url, args.mix == Mix::Notes, args.max_backlog).await;
     let caller = Caller::new(&channel, Journal::append_to(&args.journal).expect("open the journal"));
     let room = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     println!("ready");

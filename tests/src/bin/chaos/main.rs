@@ -9,8 +9,10 @@
 
 mod client;
 mod clock;
+mod crowd;
 mod evidence;
 mod faults;
+mod impatient;
 mod journal;
 mod proxy;
 mod reconcile;
@@ -27,7 +29,9 @@ use clap::{Parser, Subcommand};
 use tokio::sync::Semaphore;
 
 use crate::client::ClientArgs;
+use crate::crowd::CrowdArgs;
 use crate::faults::{Fault, Plan};
+use crate::impatient::ImpatientArgs;
 use crate::report::Report;
 use crate::worker::{Sabotage, WorkerArgs};
 
@@ -63,6 +67,10 @@ enum Role {
     Worker(WorkerArgs),
     #[command(hide = true)]
     Client(ClientArgs),
+    #[command(hide = true)]
+    Impatient(ImpatientArgs),
+    #[command(hide = true)]
+    Crowd(CrowdArgs),
 }
 
 fn fault_by_name(name: &str) -> Result<Fault, String> {
@@ -75,15 +83,14 @@ fn fault_by_name(name: &str) -> Result<Fault, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.role.is_some() {
+        log_to_stderr();
+    }
     match cli.role {
-        Some(Role::Worker(args)) => {
-            log_to_stderr();
-            worker::run(args).await;
-        }
-        Some(Role::Client(args)) => {
-            log_to_stderr();
-            client::run(args).await;
-        }
+        Some(Role::Worker(args)) => worker::run(args).await,
+        Some(Role::Client(args)) => client::run(args).await,
+        Some(Role::Impatient(args)) => impatient::run(args).await,
+        Some(Role::Crowd(args)) => crowd::run(args).await,
         None if cli.list => {
             for fault in faults::ALL {
                 println!("{:20} {}", fault.name, fault.about);

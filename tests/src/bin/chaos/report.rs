@@ -1,6 +1,6 @@
 //! What came out of a fault, and which bounds it broke.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -63,7 +63,8 @@ impl Report {
     }
 
     /// The figures of a run, and the bounds that hold whatever the fault: nothing contradicts itself, every call ends,
-    /// what must not run twice does not, nobody panics. A run in which nothing happened proves nothing and fails, too.
+    /// what must not run twice does not, only poison
+    /// becomes a dead letter, nobody panics. A run in which nothing happened proves nothing and fails, too.
     pub(crate) fn new(fault: &'static str, account: &Account, evidence: &Evidence) -> Self {
         let mut report = Self {
             sent: account.sent,
@@ -101,6 +102,12 @@ impl Report {
             .map(|l| l.0)
             .collect();
         report.bound(hung.is_empty(), || format!("calls never ended: {}", some(&hung)));
+        let poison: HashSet<u64> = account.of_kind(Kind::Poison).into_iter().collect();
+        let letters = evidence.dead_letters.iter().copied().filter(|id| !poison.contains(id));
+        let letters: Vec<u64> = letters.collect();
+        report.bound(letters.is_empty(), || {
+            format!("became dead letters though they harm nobody: {}", some(&letters))
+        });
         report.bound(evidence.logs.panics.is_empty(), || {
             format!("somebody panicked: {}", evidence.logs.panics[0])
         });
@@ -136,7 +143,7 @@ impl Report {
 
     /// Bound: nothing runs more often than the calls were unsettled when their workers died.
     pub(crate) fn nothing_doubled_besides(&mut self, account: &Account, unsettled: impl IntoIterator<Item = u64>) {
-        let mut excuses = std::collections::HashMap::new();
+        let mut excuses = HashMap::new();
         for id in unsettled {
             *excuses.entry(id).or_insert(0) += 1;
         }

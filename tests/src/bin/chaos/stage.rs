@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::Value;
 use rpc_core::EntryId;
 use rpc_redis_streams::{Config, RedisStreamsIo};
 use tempfile::TempDir;
+use tests::processes::ProcessBuilder;
 use tests::{Process, RedisServer};
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) rate: u64,
     /// Whether workers and clients reach Redis through a proxy.
     pub(crate) proxied: bool,
+    /// Whether it is a broadcast stream, whose subscribers are not started here.
+    pub(crate) broadcast: bool,
     /// Handlers at once of each worker.
     pub(crate) concurrency: usize,
     pub(crate) sabotage: Option<Sabotage>,
@@ -53,6 +55,7 @@ impl Default for Setup {
             clients: 2,
             rate: 250,
             proxied: false,
+            broadcast: false,
             concurrency: 1024,
             sabotage: None,
         }
@@ -128,19 +131,20 @@ impl Stage {
     pub(crate) async fn start_clients(&mut self) {
         let rate = self.setup.rate.to_string();
         for _ in 0..self.setup.clients {
-            self.start_client(Mix::All, &["--rate", &rate]).await;
+            let url = self.url();
+            self.start_client(&url, Mix::All, &["--rate", &rate]).await;
         }
     }
 
     /// Starts one client with a load of its own.
-    pub(crate) async fn start_client(&mut self, mix: Mix, load: &[&str]) {
+    pub(crate) async fn start_client(&mut self, url: &str, mix: Mix, load: &[&str]) {
         let mix = clap::ValueEnum::to_possible_value(&mix).expect("none is skipped");
         let index = self.next_number();
-        let mut client = Process::program(own_program())
-            .args(["client", "--url", &self.url(), "--index", &index.to_string()])
+        let mut client = self
+            .program("client", &format!("client-{index}"))
+            .args(["--url", url, "--index", &index.to_string()])
             .args(["--mix", mix.get_name()])
             .args(load)
-            .args([Path::new("--journal"), &self.journal(&format!("client-{index}"))])
             .start();
         client.wait_for_line(READY, |line| line == "ready").await;
         self.clients.push(client);
@@ -148,18 +152,44 @@ impl Stage {
 
     fn spawn_worker(&mut self) -> Worker {
         let consumer = format!("worker-{}", self.next_number());
-        let mut program = Process::program(own_program())
-            .args(["worker", "--url", &self.url(), "--consumer", &consumer])
-            .args(["--concurrency", &self.setup.concurrency.to_string()])
-            .args([Path::new("--journal"), &self.journal(&consumer)]);
+        let mut worker = self
+            .program("worker", &consumer)
+            .args(["--url", &self.url(), "--consumer", &consumer])
+            .args(["--concurrency", &self.setup.concurrency.to_string()]);
         if let Some(sabotage) = self.setup.sabotage {
             let sabotage = clap::ValueEnum::to_possible_value(&sabotage).expect("none is skipped");
-            program = program.args(["--sabotage", sabotage.get_name()]);
+            worker = worker.args(["--sabotage", sabotage.get_name()]);
         }
         Worker {
-            process: program.start(),
+            process: worker.start(),
             consumer,
         }
+    }
+
+    /// This very program in another role, with a journal of its own.
+    pub(crate) fn program(&self, role: &str, name: &str) -> ProcessBuilder {
+        let program = std::env::current_exe().expect("the path of this program");
+        let journal = self.journal(name);
+        Process::program(program)
+            .args([role])
+            .args([Path::new("--journal"), &journal])
+    }
+
+    /// The file for what a process writes down.
+    pub(crate) fn journal(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.journal"))
+    }
+
+    /// Takes over what a process has logged that the stage has not started.
+    pub(crate) fn take_logs(&mut self, process: &Process) {
+        self.logs.take(process, self.dir.path());
+    }
+
+    /// The journals so far.
+    pub(crate) fn journals(&self) -> Evidence {
+        let mut evidence = Evidence::default();
+        evidence.read_journals(self.dir.path());
+        evidence
     }
 
     /// A number that no process of this run has yet.
@@ -173,21 +203,12 @@ impl Stage {
         self.proxy.as_ref().map_or_else(|| self.redis.url(), Proxy::url)
     }
 
-    /// The file for what a process writes down.
-    pub(crate) fn journal(&self, name: &str) -> PathBuf {
-        self.dir.path().join(format!("{name}.journal"))
-    }
-
     pub(crate) fn worker_count(&self) -> usize {
         self.workers.len()
     }
 
     pub(crate) fn worker(&mut self, index: usize) -> &mut Process {
         &mut self.workers[index].process
-    }
-
-    pub(crate) fn clients(&mut self) -> &mut [Process] {
-        &mut self.clients
     }
 
     /// SIGKILL to one worker.
@@ -203,7 +224,8 @@ impl Stage {
         self.stopped(index, clock::now()).await
     }
 
-    async fn stopped(&mut self, index: usize, at: Micros) -> Stop {
+    /// What a worker has in hand that was stopped at this time.
+    pub(crate) async fn stopped(&self, index: usize, at: Micros) -> Stop {
         let worker = &self.workers[index];
         Stop {
             at,
@@ -253,7 +275,11 @@ impl Stage {
 
     /// A connection that takes part in nothing, straight to Redis.
     pub(crate) async fn observer(&self) -> RedisStreamsIo {
-        let config = Config::builder().url(self.redis.unix_url()).stream(STREAM).group(GROUP);
+        let config = Config::builder().url(self.redis.unix_url()).stream(STREAM);
+        let config = match self.setup.broadcast {
+            true => config.broadcast(),
+            false => config.group(GROUP),
+        };
         let config = config.build().expect("a valid configuration");
         RedisStreamsIo::connect(config).await.expect("connect to redis")
     }
@@ -336,24 +362,6 @@ impl Stage {
         }
         false
     }
-
-    /// How much memory a process occupies, in bytes.
-    pub(crate) fn resident(pid: u32) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: u64 = line
-            .and_then(|line| line.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0);
-        kib * 1024
-    }
-
-    /// A number that Redis answers to a command.
-    pub(crate) async fn number(&self, command: &[&str]) -> u64 {
-        match self.redis.command(command).await {
-            Value::Int(number) => u64::try_from(number).unwrap_or(0),
-            other => panic!("{command:?}: {other:?}"),
-        }
-    }
 }
 
 /// Waits for the end of a process; false if that takes longer than `limit`.
@@ -370,6 +378,12 @@ pub(crate) async fn ends(process: &mut Process, limit: Duration) -> bool {
     true
 }
 
-fn own_program() -> PathBuf {
-    std::env::current_exe().expect("the path of this program")
+/// How much memory a process occupies, in bytes.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: u64 = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
+    kib * 1024
 }

@@ -25,6 +25,9 @@ pub(crate) struct WorkerArgs {
     /// The name in the group; without it the worker is a subscriber of a broadcast stream.
     #[arg(long)]
     pub(crate) consumer: Option<String>,
+    /// About how many entries a broadcast stream keeps.
+    #[arg(long)]
+    pub(crate) max_len: Option<u64>,
     /// Handlers at once.
     #[arg(long, default_value_t = 1024)]
     pub(crate) concurrency: usize,
@@ -122,21 +125,33 @@ impl Load for Worker {
 /// Serves until SIGTERM. Prints `ready` when it can be called, and what it has done at the end.
 pub(crate) async fn run(args: WorkerArgs) {
     let mut terminate = signal(SignalKind::terminate()).expect("hear SIGTERM");
+    let channel = serve(args).await;
+    println!("ready");
+    terminate.recv().await;
+    channel.close().await;
+    println!("stats {}", serde_json::json!(channel.stats()));
+}
+
+/// Starts to serve.
+pub(crate) async fn serve(args: WorkerArgs) -> RpcChannel {
     let journal = Journal::append_to(&args.journal).expect("open the journal");
     let config = Config::builder()
         .url(args.url)
         .stream(STREAM)
         .concurrency(args.concurrency);
-    let config = match args.consumer {
+    let mut config = match args.consumer {
         Some(consumer) => config.group(GROUP).consumer(consumer),
         None => config.broadcast(),
     };
+    if let Some(max_len) = args.max_len {
+        config = config.max_len(max_len);
+    }
     let config = config.build().expect("a valid configuration");
     let worker = Worker {
         journal,
         sabotage: args.sabotage,
     };
-    // Redis may be away when a worker is started again, as it may be for any user; but not for ever.
+    // Redis may be away when a worker is started again, as it may be for any user; the harness waits with a limit.
     let io = loop {
         match RedisStreamsIo::connect(config.clone()).await {
             Ok(io) => break io,
@@ -147,9 +162,5 @@ pub(crate) async fn run(args: WorkerArgs) {
     let builder = RpcChannel::builder(io)
         .serve(LoadServer::new(worker))
         .expect("one service");
-    let channel = builder.start().await.expect("start to serve");
-    println!("ready");
-    terminate.recv().await;
-    channel.close().await;
-    println!("stats {}", serde_json::json!(channel.stats()));
+    builder.start().await.expect("start to serve")
 }

@@ -1,6 +1,10 @@
 //! The faults, and the bounds that each must keep.
 
+mod broadcast;
+mod crowds;
 mod network;
+mod overload;
+mod poison;
 mod redis;
 mod workers;
 
@@ -62,7 +66,6 @@ impl Plan {
 
     /// Something of which there are `full` in a run of a minute and proportionally less in a shorter one, but at least
     /// `least`.
-    #[allow(dead_code)]
     fn scaled_count(self, full: u64, least: u64) -> u64 {
         ((full as f64 * self.share()) as u64).max(least)
     }
@@ -121,4 +124,14 @@ faults! {
         "open connections swallow everything for 20 s: readers are rebuilt within 4 s, nothing is lost";
     "latency", false, network::latency,
         "200 ms to Redis and back, give or take 100 ms: nothing is lost";
+    "overload", true, overload::twice_the_capacity,
+        "twice as many calls as can be served, for 30 s: 90 % of the capacity is served, the others are refused, memory stays";
+    "sessions-killed", false, crowds::sessions_killed,
+        "10 000 sessions are killed: keys, consumers, pending entries and memory are as before 70 s later";
+    "timeouts", true, crowds::timeouts,
+        "1 000 000 calls time out: nothing is kept of them";
+    "poison", false, poison::poison,
+        "a call kills every worker that runs it: it is a dead letter after three, and harms nobody else";
+    "subscriber-away", false, broadcast::subscriber_away,
+        "a broadcast subscriber is cut off for 3 s: it misses nothing that is kept, and counts what is not";
 }

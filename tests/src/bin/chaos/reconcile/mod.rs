@@ -286,6 +286,34 @@ impl Account {
         percentile(&mut latencies, share)
     }
 
+    /// The notifications that were accepted between these two times and that this process did not run.
+    pub(crate) fn unheard(&self, pid: u32, from: Micros, to: Micros) -> Vec<u64> {
+        let unheard = |call: &Call| {
+            let accepted = call.ended.first().filter(|ending| ending.outcome == Outcome::Ok);
+            let wanted = call
+                .sent
+                .is_some_and(|(kind, at)| kind == Kind::Note && (from..to).contains(&at));
+            wanted && accepted.is_some() && !call.finished.iter().any(|(run, _)| run.pid == pid)
+        };
+        self.calls
+            .iter()
+            .filter(|(_, call)| unheard(call))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// When this process first began a call that was made after `at`.
+    pub(crate) fn first_begun_after(&self, pid: u32, at: Micros) -> Option<Micros> {
+        let since = self
+            .calls
+            .values()
+            .filter(|call| call.sent.is_some_and(|(_, sent)| sent >= at));
+        let begun = since
+            .flat_map(|call| call.begun.iter())
+            .filter(|(run, _)| run.pid == pid);
+        begun.map(|(_, when)| *when).min()
+    }
+
     /// The calls of this kind that were made.
     pub(crate) fn of_kind(&self, wanted: Kind) -> Vec<u64> {
         let of_kind = |call: &Call| call.sent.is_some_and(|(kind, _)| kind == wanted);
