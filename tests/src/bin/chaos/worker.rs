@@ -56,7 +56,7 @@ struct Worker {
 
 impl Worker {
     fn is_to(&self, sabotage: Sabotage, id: u64) -> bool {
-        self.sabotage == Some(sabotage) && id % 37 == 0
+        self.sabotage == Some(sabotage) && id.is_multiple_of(37)
     }
 
     /// Runs a call that takes `ms`.

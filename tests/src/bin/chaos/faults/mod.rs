@@ -32,8 +32,10 @@ pub(crate) struct Fault {
     pub(crate) about: &'static str,
     /// Whether nothing else may run meanwhile: it measures how fast something is.
     pub(crate) alone: bool,
-    run: fn(&'static str, Plan) -> Pin<Box<dyn Future<Output = Report> + Send>>,
+    run: fn(&'static str, Plan) -> Running,
 }
+
+type Running = Pin<Box<dyn Future<Output = Report> + Send>>;
 
 impl Fault {
     /// Makes the fault happen, and says what came of it. Always ends: a harness that hangs, or panics, has failed.

@@ -22,8 +22,8 @@ const MOST_GROWTH: u64 = 32 << 20;
 
 /// Twice as many calls as can be served, for thirty seconds.
 ///
-/// The capacity is what one client gets at the beginning of the run that always has twice as many calls under way as there
-/// are handlers. Then two clients each make as many calls a second as that, whether or not they are answered; `max_backlog`
+/// The capacity is what one client gets at the beginning of the run that always has six times as many calls under way as
+/// there are handlers. Then two clients each make as many calls a second as that, whether or not they are answered; `max_backlog`
 /// is what can be served in half a second. The goodput is that of the calls that got their value; it is counted from one
 /// second after the beginning until the end of the load. The memory is that of the four workers together, and of Redis,
 /// from that second on. There is no recovery.
@@ -86,7 +86,7 @@ pub(super) async fn twice_the_capacity(fault: &'static str, plan: Plan) -> Repor
 
 /// Calls a second that get their value, when there are always enough.
 async fn measure_capacity(stage: &mut Stage, plan: Plan) -> f64 {
-    let callers = (2 * CONCURRENCY * stage.worker_count()).to_string();
+    let callers = (6 * CONCURRENCY * stage.worker_count()).to_string();
     let url = stage.url();
     stage.start_client(&url, Mix::Even, &["--callers", &callers]).await;
     sleep(Duration::from_secs(1)).await;
