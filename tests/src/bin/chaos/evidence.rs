@@ -1,5 +1,6 @@
 //! What is left of a run when everything has ended.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use rpc_redis_streams::EntryContent;
@@ -16,6 +17,8 @@ pub(crate) struct Evidence {
     pub(crate) logs: Logs,
     /// The calls and notifications among the dead letters.
     pub(crate) dead_letters: Vec<u64>,
+    /// Those that may be among them, poison aside.
+    pub(crate) may_be_dead: HashSet<u64>,
     /// What no process should have done, whatever the fault.
     pub(crate) problems: Vec<String>,
     /// What the clients counted at their end.

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::client::ClientArgs;
 use crate::crowd::CrowdArgs;
@@ -48,7 +49,7 @@ struct Cli {
     #[arg(long)]
     json: bool,
     /// How many faults to run at the same time; those that measure speed always run alone.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
     /// Lists the faults.
     #[arg(long)]
@@ -114,31 +115,31 @@ async fn run_faults(cli: Cli) -> ExitCode {
         load: Duration::from_secs(cli.seconds),
         sabotage: cli.sabotage,
     };
-    let wanted = if cli.fault.is_empty() {
-        faults::ALL.to_vec()
-    } else {
-        cli.fault
-    };
-    let all = cli.jobs.max(1);
-    let places = Arc::new(Semaphore::new(all as usize));
-    let running: Vec<_> = wanted
-        .into_iter()
-        .map(|fault| {
-            let places = Arc::clone(&places);
-            tokio::spawn(async move {
-                let needed = if fault.alone { all } else { 1 };
-                let _places = places.acquire_many(needed).await.expect("never closed");
-                fault.run(plan).await
-            })
-        })
-        .collect();
-    let mut pass = true;
-    for report in running {
-        let report = report.await.expect("a fault that fails says so");
-        pass &= report.pass;
-        print(&report, cli.json);
+    let mut wanted = cli.fault;
+    if wanted.is_empty() {
+        wanted.extend_from_slice(faults::ALL);
     }
-    if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Those that run alone come last, so that the others don't wait for them.
+    wanted.sort_by_key(|fault| fault.alone);
+    let places = Arc::new(Semaphore::new(cli.jobs as usize));
+    let mut running = JoinSet::new();
+    for fault in wanted {
+        let needed = if fault.alone { cli.jobs } else { 1 };
+        let taken = Arc::clone(&places)
+            .acquire_many_owned(needed)
+            .await
+            .expect("never closed");
+        running.spawn(async move {
+            let report = fault.run(plan).await;
+            drop(taken);
+            print(&report, cli.json);
+            report.pass
+        });
+    }
+    match running.join_all().await.contains(&false) {
+        false => ExitCode::SUCCESS,
+        true => ExitCode::FAILURE,
+    }
 }
 
 fn print(report: &Report, json: bool) {

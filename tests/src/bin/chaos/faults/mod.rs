@@ -92,7 +92,7 @@ fn message(panicked: tokio::task::JoinError) -> String {
 /// Lists the faults.
 macro_rules! faults {
     ($($name:literal, $alone:literal, $run:path, $about:literal;)*) => {
-        /// All faults, in the order in which they are run.
+        /// All faults, in the order in which they are run; the one that takes longest comes early.
         pub(crate) const ALL: &[Fault] = &[$(Fault {
             name: $name,
             about: $about,
@@ -105,6 +105,8 @@ macro_rules! faults {
 faults! {
     "none", false, workers::none,
         "nothing happens: nothing is lost or doubled, nothing times out";
+    "sessions-killed", false, crowds::sessions_killed,
+        "10 000 sessions are killed: keys, consumers, pending entries and memory are as before 70 s later";
     "worker-killed", false, workers::killed,
         "one of four workers gets SIGKILL every 5 s: nothing is lost, no timeouts, only what was unsettled runs again, \
          p99 of its recovery within 7 s";
@@ -128,8 +130,6 @@ faults! {
         "200 ms to Redis and back, give or take 100 ms: nothing is lost";
     "overload", true, overload::twice_the_capacity,
         "twice as many calls as can be served, for 30 s: 90 % of the capacity is served, the others are refused, memory stays";
-    "sessions-killed", false, crowds::sessions_killed,
-        "10 000 sessions are killed: keys, consumers, pending entries and memory are as before 70 s later";
     "timeouts", true, crowds::timeouts,
         "1 000 000 calls time out: nothing is kept of them";
     "poison", false, poison::poison,

@@ -10,11 +10,8 @@ use crate::client::{self, Caller, first_id};
 use crate::clock;
 use crate::journal::{Journal, Kind, Outcome};
 use crate::reconcile::reconcile;
-use crate::report::Report;
+use crate::report::{MAX_DELIVERIES, Report};
 use crate::stage::{RESTART, Stage, Stop};
-
-/// How many workers a call may kill.
-const DELIVERIES: usize = 3;
 
 /// How long one poison may take to be a dead letter: the longest time that its caller waits.
 const LIMIT: Duration = client::CALL_TIMEOUT;
@@ -63,27 +60,19 @@ pub(super) async fn poison(fault: &'static str, plan: Plan) -> Report {
     let poisons = account.of_kind(Kind::Poison);
     for id in &poisons {
         let (runs, outcome) = (account.runs(*id), account.outcome(*id));
-        report.bound(runs == DELIVERIES, || format!("a poison ran {runs} times"));
+        report.bound(runs as u64 == MAX_DELIVERIES, || format!("a poison ran {runs} times"));
         report.bound(outcome == Some(Outcome::WorkerLost), || {
             format!("a poison's caller was told {outcome:?}")
         });
         let letters = evidence.dead_letters.iter().filter(|letter| *letter == id).count();
         report.bound(letters == 1, || format!("a poison became {letters} dead letters"));
     }
-    let lost = account.having(Outcome::WorkerLost);
-    let once: HashSet<u64> = account.of_kind(Kind::Once).into_iter().collect();
-    let innocent = lost
-        .iter()
-        .filter(|id| !poisons.contains(id) && !once.contains(id))
-        .count();
-    report.bound(innocent == 0, || {
-        format!("{innocent} calls that may run twice ended as WorkerLost")
-    });
     report.nothing_lost(&account);
     report.no_timeouts(&account);
     report.no_errors_besides(&account, &[Outcome::WorkerLost]);
-    let unsettled = deaths.iter().flat_map(|stop: &Stop| stop.unsettled.iter().copied());
-    report.nothing_doubled_besides(&account, unsettled);
+    let in_hand = super::workers::deaths(&account, &deaths);
+    report.worker_lost_is_deserved(&account, &in_hand);
+    report.nothing_doubled_besides(&account, &in_hand);
     report.detail("poisons", poisons.len());
     report.detail("deaths", deaths.len());
     report.recovers_within(Some(slowest.as_micros() as u64), LIMIT);

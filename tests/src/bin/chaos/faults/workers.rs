@@ -1,15 +1,15 @@
 //! What happens to workers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Plan;
 use crate::clock::{Micros, SECOND};
-use crate::journal::Outcome;
-use crate::reconcile::{percentile, reconcile};
-use crate::report::Report;
+use crate::journal::{Kind, Outcome};
+use crate::reconcile::{Account, percentile, reconcile};
+use crate::report::{MAX_DELIVERIES, Report};
 use crate::stage::{RESTART, Stage, Stop, ends};
 
 /// How long a worker must be silent to be dead.
@@ -41,8 +41,8 @@ pub(super) async fn none(fault: &'static str, plan: Plan) -> Report {
 /// SIGKILL to one worker after the other; each is replaced after a second.
 ///
 /// The recovery is that of the calls that the killed had begun and not finished: from the kill to their answer, the 99th
-/// percentile. `WorkerLost` is an answer to a call that must not run twice. No call may be answered otherwise than with its
-/// value or `WorkerLost`.
+/// percentile. `WorkerLost` is an answer to a call that must not run twice, and to one that was in the hands of three
+/// workers when they were killed: it counts as poison. A call that is interrupted again is measured from the last time.
 pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -59,39 +59,35 @@ pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
         next += KILLS;
     }
     sleep_until(end).await;
-    let evidence = stage.finish().await;
+    let mut evidence = stage.finish().await;
     let account = reconcile(&evidence.records, &HashSet::new());
+    let deaths = deaths(&account, &kills);
+    let often = deaths.iter().filter(|(_, deaths)| **deaths >= MAX_DELIVERIES);
+    evidence.may_be_dead.extend(often.map(|(id, _)| *id));
     let mut report = Report::new(fault, &account, &evidence);
     report.all_kinds(&account);
     report.nothing_lost(&account);
     report.no_timeouts(&account);
     report.no_errors_besides(&account, &[Outcome::WorkerLost]);
-    report.nothing_doubled_besides(&account, unsettled(&kills));
+    report.worker_lost_is_deserved(&account, &deaths);
+    report.nothing_doubled_besides(&account, &deaths);
 
-    let interrupted: Vec<(Micros, u64)> = kills
+    let interrupted: HashMap<u64, Micros> = kills
         .iter()
         .flat_map(|kill| {
-            account
-                .interrupted(kill.pid, kill.at)
-                .into_iter()
-                .map(|id| (kill.at, id))
+            let calls = account.interrupted(kill.pid, kill.at);
+            calls.into_iter().map(|id| (id, kill.at))
         })
         .collect();
     // Of those that were never answered the other bounds speak.
     let recoveries = interrupted
         .iter()
-        .filter_map(|(at, id)| account.answered_at(*id)?.checked_sub(*at));
+        .filter_map(|(id, at)| account.answered_at(*id)?.checked_sub(*at));
     let mut recoveries: Vec<Micros> = recoveries.collect();
     report.detail("kills", kills.len());
     report.detail("interrupted", interrupted.len());
     report.detail("recovery_max_ms", recoveries.iter().max().map(|micros| micros / 1000));
     report.recovers_within(percentile(&mut recoveries, 0.99), DEATH + SLACK);
-    let deaths: BTreeSet<u64> = interrupted.iter().map(|(_, id)| *id).collect();
-    let lost = account.having(Outcome::WorkerLost);
-    let undeserved = lost.iter().filter(|id| !deaths.contains(id)).count();
-    report.bound(undeserved == 0, || {
-        format!("{undeserved} calls ended as WorkerLost whose worker was not killed")
-    });
     report.keep_if_broken(evidence);
     report
 }
@@ -121,6 +117,12 @@ pub(super) async fn paused(fault: &'static str, plan: Plan) -> Report {
     report.nothing_lost(&account);
     report.no_timeouts(&account);
     report.no_errors_besides(&account, &[Outcome::WorkerLost]);
+    let once: HashSet<u64> = account.of_kind(Kind::Once).into_iter().collect();
+    let told = account.having(Outcome::WorkerLost);
+    let innocent = told.iter().filter(|id| !once.contains(id)).count();
+    report.bound(innocent == 0, || {
+        format!("{innocent} calls that may run twice ended as WorkerLost")
+    });
     let interrupted = account.interrupted(stop.pid, stop.at);
     report.detail("interrupted", interrupted.len());
     let longest = interrupted
@@ -194,6 +196,15 @@ pub(super) async fn rolling_restart(fault: &'static str, plan: Plan) -> Report {
     report
 }
 
-fn unsettled(stops: &[Stop]) -> impl Iterator<Item = u64> {
-    stops.iter().flat_map(|stop| stop.unsettled.iter().copied())
+/// In the hands of how many of these each call was: handed to it and not settled, or begun and not finished.
+pub(super) fn deaths(account: &Account, stops: &[Stop]) -> HashMap<u64, u64> {
+    let mut deaths = HashMap::new();
+    for stop in stops {
+        let mut calls = account.interrupted(stop.pid, stop.at);
+        calls.extend(&stop.unsettled);
+        for id in calls {
+            *deaths.entry(id).or_insert(0) += 1;
+        }
+    }
+    deaths
 }

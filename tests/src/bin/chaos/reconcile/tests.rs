@@ -300,6 +300,63 @@ fn unread_is_what_was_sent_and_not_begun() {
 }
 
 #[test]
+fn each_process_that_should_hear_is_asked_by_itself() {
+    let story = Story::default().served(Kind::Note, 1).sent(Kind::Note, 2);
+    let story = story
+        .begun(Kind::Note, 2, WORKER, 1)
+        .ended(Kind::Note, 2, Outcome::Ok, None);
+    let from = story.0.len() as Micros;
+    let story = story
+        .served(Kind::Note, 3)
+        .sent(Kind::Note, 4)
+        .ended(Kind::Note, 4, Outcome::Io, None);
+    let to = story.0.len() as Micros;
+    let account = story.served(Kind::Note, 5).account();
+    assert_eq!(account.unheard(OTHER, 0, from), [1, 2], "run by another");
+    assert_eq!(account.unheard(WORKER, 0, from), [2], "begun is not heard");
+    assert_eq!(
+        account.unheard(OTHER, from, to),
+        [3],
+        "what was not accepted is not missed"
+    );
+    assert_eq!(account.first_begun_after(WORKER, from), Some(from + 1));
+    assert_eq!(account.first_begun_after(OTHER, from), None);
+}
+
+#[test]
+fn what_a_process_ran_and_when_is_known() {
+    let story = Story::default().served(Kind::Slow, 1);
+    let at = story.0.len() as Micros;
+    let account = story.served(Kind::Slow, 2).account();
+    assert!(account.ran_in(1, WORKER) && !account.ran_in(1, OTHER) && !account.ran_in(3, WORKER));
+    assert_eq!(
+        (
+            account.begun_in(WORKER, 0),
+            account.begun_in(WORKER, at),
+            account.begun_in(OTHER, 0)
+        ),
+        (2, 1, 0)
+    );
+    assert_eq!(
+        (account.having(Outcome::Ok), account.having(Outcome::Timeout)),
+        (vec![1, 2], vec![])
+    );
+}
+
+#[test]
+fn latency_is_that_of_answered_calls() {
+    let story = Story::default()
+        .served(Kind::Slow, 1)
+        .served(Kind::Note, 2)
+        .sent(Kind::Slow, 3);
+    let story = story
+        .served(Kind::Quick, 4)
+        .ended(Kind::Slow, 3, Outcome::Timeout, None);
+    assert_eq!(story.account().latency(1.0), Some(3));
+    assert_eq!(Story::default().account().latency(1.0), None);
+}
+
+#[test]
 fn percentiles_are_values_that_occur() {
     assert_eq!(percentile(&mut [], 0.99), None);
     assert_eq!(percentile(&mut [7], 0.99), Some(7));
