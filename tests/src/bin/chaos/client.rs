@@ -175,6 +175,11 @@ pub(crate) fn first_id(index: u64) -> u64 {
     index * IDS
 }
 
+/// The client that an id is of.
+pub(crate) fn client_of(id: u64) -> u64 {
+    id / IDS
+}
+
 /// Calls until SIGTERM, then waits for the calls to end. Prints `ready` at the start and what it has done at the end.
 pub(crate) async fn run(args: ClientArgs) {
     let mut terminate = signal(SignalKind::terminate()).expect("hear SIGTERM");

@@ -20,7 +20,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(6_500);
 /// Redis stands still, and goes on: first by SIGSTOP, then by CLIENT PAUSE.
 ///
 /// Nobody may be declared dead: nothing runs twice, no call ends as `WorkerLost`, all consumers stay. The recovery is the
-/// longer of the two times from the end of a pause until a call made since has its value.
+/// longer of the two times from the end of a pause until every client has the value of a call made since.
 pub(super) async fn paused(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -66,8 +66,8 @@ pub(super) async fn paused(fault: &'static str, plan: Plan) -> Report {
 /// SIGKILL to Redis, which is started again after a second; four times in a minute.
 ///
 /// It keeps all that it has acknowledged (AOF, fsync always). A request whose fate is unknown may be sent again, and run
-/// twice, unless it must not. The recovery is the longest time from when Redis answers again until a call made since has its
-/// value.
+/// twice, unless it must not. The recovery is the longest time from when Redis answers again until every client has the
+/// value of a call made since.
 pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -100,8 +100,8 @@ pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
 /// Somebody runs FLUSHALL, then deletes the stream, then destroys the group.
 ///
 /// What Redis alone had (accepted, not begun) is gone after the first two, and is not missed; but its callers must be told.
-/// After the third nothing is gone. The recovery is the longest time from the command's answer until a call made since has
-/// its value.
+/// After the third nothing is gone. The recovery is the longest time from the command's answer until every client has the
+/// value of a call made since.
 pub(super) async fn keys_lost(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -139,7 +139,7 @@ pub(super) async fn keys_lost(fault: &'static str, plan: Plan) -> Report {
 /// Redis refuses all writes for want of memory, for ten seconds.
 ///
 /// Nothing that was accepted may be lost: no entry is settled without its reply. Callers are told at once (`Overloaded`).
-/// The recovery is the time from the end of the shortage until a call made since has its value.
+/// The recovery is the time from the end of the shortage until every client has the value of a call made since.
 pub(super) async fn out_of_memory(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -175,12 +175,12 @@ pub(super) async fn out_of_memory(fault: &'static str, plan: Plan) -> Report {
     report
 }
 
-/// The longest of the times from each of these until a call made since has its value; none if that never happened after
-/// one of them.
+/// The longest of the times from each of these until every client has the value of a call made since; none if that never
+/// happened after one of them.
 pub(super) fn slowest_recovery(account: &Account, ends: &[Micros]) -> Option<Micros> {
     let recoveries: Option<BTreeSet<Micros>> = ends
         .iter()
-        .map(|end| account.first_success_after(*end).map(|success| success - end))
+        .map(|end| account.served_again(*end).map(|success| success - end))
         .collect();
     recoveries?.last().copied()
 }

@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::client::client_of;
 use crate::clock::Micros;
 use crate::journal::{Event, Kind, Outcome, Record, Run};
 
@@ -253,15 +254,22 @@ impl Account {
         self.calls.get(&id).map_or(0, |call| call.begun.len())
     }
 
-    /// When the first call that was made after `at` got its value: the service works again. Notifications say nothing of
-    /// the workers, and do not count.
-    pub(crate) fn first_success_after(&self, at: Micros) -> Option<Micros> {
-        let ok = |call: &Call| {
-            let (kind, sent) = call.sent?;
-            let ending = call.ended.first()?;
-            (kind != Kind::Note && sent >= at && ending.outcome == Outcome::Ok).then_some(ending.at)
-        };
-        self.calls.values().filter_map(ok).min()
+    /// When every client had the value of a call that it made after `at`: the service works again, for all of them.
+    /// Notifications say nothing of the workers, and do not count. None if one of the clients calls in vain, or none calls.
+    pub(crate) fn served_again(&self, at: Micros) -> Option<Micros> {
+        let mut clients: BTreeMap<u64, Option<Micros>> = BTreeMap::new();
+        for (id, call) in &self.calls {
+            let Some((kind, sent)) = call.sent else { continue };
+            // What fails by itself shows nothing, either.
+            if sent < at || matches!(kind, Kind::Note | Kind::Fail | Kind::Poison) {
+                continue;
+            }
+            let served: &mut Option<Micros> = clients.entry(client_of(*id)).or_default();
+            let ok = call.ended.first().filter(|ending| ending.outcome == Outcome::Ok);
+            *served = served.iter().copied().chain(ok.map(|ending| ending.at)).min();
+        }
+        let served: Option<Vec<Micros>> = clients.into_values().collect();
+        served?.into_iter().max()
     }
 
     /// Calls that got their value between these two times, per second; notifications don't count.

@@ -259,7 +259,8 @@ fn a_deadline_is_no_answer() {
 }
 
 #[test]
-fn service_is_back_with_the_first_value_of_a_call_made_since() {
+fn service_is_back_when_every_client_has_the_value_of_a_call_made_since() {
+    let other = crate::client::first_id(1);
     let story = Story::default().sent(Kind::Slow, 1);
     let end = story.0.len() as Micros;
     let story = story
@@ -268,15 +269,18 @@ fn service_is_back_with_the_first_value_of_a_call_made_since() {
         .served(Kind::Note, 2)
         .served(Kind::Fail, 3);
     assert_eq!(
-        story.account().first_success_after(end),
+        story.account().served_again(end),
         None,
         "an older call, a notification, an error"
     );
     let at = story.0.len() as Micros;
-    assert_eq!(
-        story.served(Kind::Quick, 4).account().first_success_after(end),
-        Some(at + 3)
-    );
+    let story = story.served(Kind::Quick, 4);
+    assert_eq!(story.account().served_again(end), Some(at + 3));
+    let story = story.served(Kind::Quick, 5).sent(Kind::Quick, other);
+    assert_eq!(story.account().served_again(end), None, "the other client waits");
+    let at = story.0.len() as Micros;
+    let story = story.served(Kind::Quick, other + 1);
+    assert_eq!(story.account().served_again(end), Some(at + 3));
 }
 
 #[test]
