@@ -115,6 +115,10 @@ impl Report {
         report.bound(evidence.logs.panics.is_empty(), || {
             format!("somebody panicked: {}", evidence.logs.panics[0])
         });
+        let held = |stats: &&Value| stats["in_flight"] != 0;
+        report.bound(!evidence.stats.iter().any(|stats| held(&stats)), || {
+            "a client still holds calls at its end".to_owned()
+        });
         for problem in &evidence.problems {
             report.bound(false, || problem.clone());
         }
@@ -343,6 +347,17 @@ mod tests {
                 1
             ),
             ["a client did not end"]
+        );
+        let stats = vec![serde_json::json!({ "in_flight": 1 })];
+        assert!(
+            broken(
+                &Evidence {
+                    stats,
+                    ..Evidence::default()
+                },
+                1
+            )[0]
+            .contains("still holds")
         );
         let idle = Report::new("test", &Account::default(), &Evidence::default());
         assert!(!idle.pass && idle.broken[0].contains("nothing was called"));

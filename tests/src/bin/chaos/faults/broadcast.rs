@@ -90,7 +90,6 @@ pub(super) async fn subscriber_away(fault: &'static str, plan: Plan) -> Report {
     let said = counted.stats.first().and_then(|stats| stats["missed"].as_u64());
     report.detail("missed", missed);
     report.detail("counted_as_missed", said);
-    report.detail("stats", &counted.stats);
     report.bound(missed > 0, || {
         "nothing was trimmed while the subscriber was away".to_owned()
     });

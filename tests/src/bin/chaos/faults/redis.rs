@@ -138,7 +138,8 @@ pub(super) async fn keys_lost(fault: &'static str, plan: Plan) -> Report {
 
 /// Redis refuses all writes for want of memory, for ten seconds.
 ///
-/// Nothing that was accepted may be lost: no entry is settled without its reply. Callers are told at once (`Overloaded`).
+/// Also in a short run it lasts longer than the death time, because workers cannot write their beats, either. Nothing that
+/// was accepted may be lost: no entry is settled without its reply. Callers are told at once, and rightly (`Overloaded`).
 /// The recovery is the time from the end of the shortage until every client has the value of a call made since.
 pub(super) async fn out_of_memory(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
@@ -152,7 +153,7 @@ pub(super) async fn out_of_memory(fault: &'static str, plan: Plan) -> Report {
         .command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])
         .await;
     stage.redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    sleep(plan.scaled(Duration::from_secs(10), Duration::from_secs(3))).await;
+    sleep(plan.scaled(Duration::from_secs(10), LEAST_PAUSE + Duration::from_secs(1))).await;
     stage.redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let over = clock::now();
     sleep_until(end.max(Instant::now() + around)).await;
