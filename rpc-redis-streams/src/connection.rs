@@ -296,16 +296,19 @@ impl Connection {
         Ok(answers.pop().unwrap_or_default())
     }
 
-    async fn exchange(&mut self, commands: &[u8], count: usize, limit: Duration) -> Result<Vec<Value>, Broken> {
+    /// Sends commands and receives `count` answers, within `limit`.
+    pub(crate) async fn exchange(
+        &mut self,
+        commands: &[u8],
+        count: usize,
+        limit: Duration,
+    ) -> Result<Vec<Value>, Broken> {
         // The sending, too: where nobody receives, it ends when the buffers on the way are full.
         let exchange = async {
             self.send(commands).await?;
             // Until the last answer is in.
             self.broken = true;
-            let mut answers = Vec::with_capacity(count);
-            while answers.len() < count {
-                answers.push(self.next().await?);
-            }
+            let answers = self.answers(count).await?;
             self.broken = false;
             Ok(answers)
         };
@@ -315,16 +318,41 @@ impl Connection {
     /// Sends commands; their answers are to be received one by one.
     pub(crate) async fn send(&mut self, commands: &[u8]) -> Result<(), Broken> {
         if self.broken {
-            return Err(Broken::Lost(io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the connection was given up",
-            )));
+            let why = "the connection was given up";
+            return Err(Broken::Lost(io::Error::new(io::ErrorKind::NotConnected, why)));
         }
         self.broken = true;
         self.socket.write_all(commands).await.map_err(Broken::Lost)?;
         self.socket.flush().await.map_err(Broken::Lost)?;
         self.broken = false;
         Ok(())
+    }
+
+    /// The next `count` answers; the connection fails if they do not come within `limit`, or nobody waits for them.
+    pub(crate) async fn receive(&mut self, count: usize, limit: Duration) -> Result<Vec<Value>, Broken> {
+        self.broken = true;
+        let answers = timeout(limit, self.answers(count))
+            .await
+            .unwrap_or(Err(Broken::Silent))?;
+        self.broken = false;
+        Ok(answers)
+    }
+
+    async fn answers(&mut self, count: usize) -> Result<Vec<Value>, Broken> {
+        let mut answers = Vec::with_capacity(count);
+        while answers.len() < count {
+            answers.push(self.next().await?);
+        }
+        Ok(answers)
+    }
+
+    /// Stands in for a connection that somebody else has for a while.
+    pub(crate) fn given_away() -> Self {
+        Self {
+            socket: Box::new(tokio::io::empty()),
+            decoder: Decoder::default(),
+            broken: true,
+        }
     }
 
     async fn next(&mut self) -> Result<Value, Broken> {

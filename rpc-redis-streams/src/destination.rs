@@ -1,9 +1,9 @@
 //! Where messages are written.
 
-use redis::Cmd;
 use rpc_core::SessionId;
 
 use crate::keys::Keys;
+use crate::resp::Commands;
 use crate::wire;
 
 /// Where a channel writes, and as whom.
@@ -16,20 +16,21 @@ pub(crate) struct Destination {
     pub(crate) consumer: String,
 }
 
-/// XADD as far as its options, which stand before the id: behind it they would be fields.
-pub(crate) fn xadd(key: &str, max_len: Option<u64>, only_existing: bool) -> Cmd {
-    let mut command = redis::cmd("XADD");
-    command.arg(key);
+/// Adds an XADD of `message` to `key`. Its options stand before the id: behind it they would be fields.
+pub(crate) fn add_entry(
+    commands: &mut Commands,
+    key: &str,
+    max_len: Option<u64>,
+    only_existing: bool,
+    message: Vec<u8>,
+) {
+    let options = usize::from(only_existing) + if max_len.is_some() { 3 } else { 0 };
+    commands.command("XADD", 4 + options).arg(key);
     if only_existing {
-        command.arg("NOMKSTREAM");
+        commands.arg("NOMKSTREAM");
     }
     if let Some(max_len) = max_len {
-        command.arg("MAXLEN").arg("~").arg(max_len);
+        commands.arg("MAXLEN").arg("~").number(max_len);
     }
-    command
-}
-
-pub(crate) fn with_message(mut command: Cmd, message: Vec<u8>) -> Cmd {
-    command.arg("*").arg(wire::FIELD).arg(message);
-    command
+    commands.arg("*").arg(wire::FIELD).arg(message);
 }

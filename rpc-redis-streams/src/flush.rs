@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use redis::{Cmd, Pipeline};
+use redis::Pipeline;
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
 use rpc_core::message::{Kind, Request, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::destination::{Destination, with_message, xadd};
+use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::report::{Fate, Report, is_passing};
-use crate::resp::Value;
+use crate::resp::{Commands, Value};
 use crate::settle::Transaction;
 use crate::wire;
 
@@ -36,7 +36,7 @@ pub(crate) struct Options {
 /// Requests are commands of their own, so that each succeeds or fails alone. All that settles deliveries is one
 /// transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the acknowledgements.
 pub(crate) struct Flush {
-    pub(crate) pipeline: Pipeline,
+    commands: Commands,
     /// In the order of their commands.
     singles: Vec<Outgoing>,
     cancels: Cancels,
@@ -52,7 +52,7 @@ pub(crate) struct Flush {
 impl Flush {
     pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
         let mut flush = Self {
-            pipeline: Pipeline::with_capacity(messages.len() + 2),
+            commands: Commands::default(),
             singles: Vec::new(),
             cancels: Cancels::new(),
             questions: Vec::new(),
@@ -67,18 +67,14 @@ impl Flush {
                 // Nobody waits for it any more.
                 Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
                 Message::Outgoing(Outgoing::Request { target, request }) => {
-                    flush
-                        .pipeline
-                        .add_command(add_request(to, options.max_len, target, &request, now));
+                    add_request(&mut flush.commands, to, options.max_len, target, &request, now);
                     flush.asks_length |= options.asks_length && target == Target::Stream;
                     flush.last_sequence = flush.last_sequence.max(request.sequence);
                     flush.singles.push(Outgoing::Request { target, request });
                 }
                 Message::Outgoing(Outgoing::SignalClose) => {
-                    let control = xadd(&to.keys.control, Some(MAX_CONTROL), false);
-                    flush
-                        .pipeline
-                        .add_command(with_message(control, wire::close(to.session)));
+                    let message = wire::close(to.session);
+                    add_entry(&mut flush.commands, &to.keys.control, Some(MAX_CONTROL), false, message);
                     flush.singles.push(Outgoing::SignalClose);
                 }
                 // What has expired is not run anyway.
@@ -98,13 +94,13 @@ impl Flush {
         flush.add_cancels(to, now);
         flush.add_questions();
         if flush.asks_length {
-            flush.pipeline.cmd("XLEN").arg(&to.keys.requests);
+            flush.commands.command("XLEN", 1).arg(&to.keys.requests);
         }
         let at_once = if options.divided { 1 } else { settlements.len() };
         let mut settlements = settlements.into_iter().peekable();
         while settlements.peek().is_some() {
             let together = settlements.by_ref().take(at_once).collect();
-            let transaction = Transaction::add(together, to, &mut flush.pipeline);
+            let transaction = Transaction::add(together, to, &mut flush.commands);
             flush.transactions.push(transaction);
         }
         flush
@@ -113,21 +109,26 @@ impl Flush {
     /// Behind the requests, for which they may be meant.
     fn add_cancels(&mut self, to: &Destination, now: Instant) {
         for (target, calls) in &self.cancels {
-            let command = match target {
-                Target::Stream => xadd(&to.keys.control, Some(MAX_CONTROL), false),
-                Target::Session(session) => xadd(&to.keys.inbox(*session), None, true),
-            };
             let message = wire::cancel(to.session, calls.iter().copied(), now);
-            self.pipeline.add_command(with_message(command, message));
+            let commands = &mut self.commands;
+            match target {
+                Target::Stream => add_entry(commands, &to.keys.control, Some(MAX_CONTROL), false, message),
+                Target::Session(session) => add_entry(commands, &to.keys.inbox(*session), None, true, message),
+            }
         }
     }
 
     fn add_questions(&mut self) {
         for (questions, _) in &self.questions {
             for question in questions.cmd_iter() {
-                self.pipeline.add_command(question.clone());
+                self.commands.add(question);
             }
         }
+    }
+
+    /// What is to be written.
+    pub(crate) fn take_commands(&mut self) -> Commands {
+        std::mem::take(&mut self.commands)
     }
 
     /// How many requests and signals it carries.
@@ -243,10 +244,17 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
     })
 }
 
-fn add_request(to: &Destination, max_len: Option<u64>, target: Target, request: &Request, now: Instant) -> Cmd {
-    let command = match target {
-        Target::Stream => xadd(&to.keys.requests, max_len, false),
-        Target::Session(session) => xadd(&to.keys.inbox(session), None, true),
-    };
-    with_message(command, wire::requests(to.session, [request], now))
+fn add_request(
+    commands: &mut Commands,
+    to: &Destination,
+    max_len: Option<u64>,
+    target: Target,
+    request: &Request,
+    now: Instant,
+) {
+    let message = wire::requests(to.session, [request], now);
+    match target {
+        Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
+        Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
+    }
 }

@@ -19,7 +19,7 @@ use crate::error::RedisStreamsError;
 use crate::inbound::{self, History};
 use crate::outbox::Message;
 use crate::packs::Pack;
-use crate::resp::Value;
+use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::takeover::Estate;
 
@@ -95,10 +95,10 @@ impl GroupReader {
 
     async fn read(&mut self, room: usize) {
         let block = self.block();
-        let mut read = redis::Pipeline::with_capacity(2);
-        read.add_command(self.command(room, block));
-        read.add_command(ask_boundary(&self.io.destination));
-        match self.connection.run(&read, block + WATCHDOG).await {
+        let mut read = Commands::default();
+        read.add(&self.command(room, block));
+        read.add(&ask_boundary(&self.io.destination));
+        match self.io.fuse.read(&mut self.connection, read, block + WATCHDOG).await {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
                 let answer = answers.next().unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;
 use crate::inbound::{self, History};
-use crate::resp::Value;
+use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::subscription::Subscription;
 
@@ -35,6 +35,8 @@ pub(crate) struct InboxReader {
     opened: EntryId,
     /// Read only by broadcast subscribers.
     stream: Option<Subscription>,
+    /// Whether what is written goes in front of its reads: not where there is a reader of the group, too.
+    fused: bool,
 }
 
 impl InboxReader {
@@ -44,6 +46,7 @@ impl InboxReader {
         connection: Connection,
         control: Option<EntryId>,
         stream: Option<Subscription>,
+        fused: bool,
     ) -> Self {
         Self {
             io,
@@ -52,6 +55,7 @@ impl InboxReader {
             control,
             opened: control.unwrap_or(EntryId::ZERO),
             stream,
+            fused,
         }
     }
 
@@ -99,7 +103,13 @@ impl InboxReader {
 
     async fn read_once(&mut self) {
         let limit = self.io.config.block_timeout() + WATCHDOG;
-        match self.connection.one(self.command(), limit).await {
+        let mut read = Commands::default();
+        read.add(&self.command());
+        let answers = match self.fused {
+            true => self.io.fuse.read(&mut self.connection, read, limit).await,
+            false => self.connection.ask(&read, limit).await,
+        };
+        match answers.map(|mut answers| answers.pop().unwrap_or_default()) {
             Ok(answer @ Value::Error(_)) => {
                 // Redis is loading, or somebody replaced a key; it may pass.
                 let (_, text) = entry::error(&answer).unwrap_or_default();

@@ -163,12 +163,12 @@ impl RpcIo for RedisStreamsIo {
         };
         io.inbox_cursor.set(io.open_inbox(&mut connection).await?);
         let reader = io.connector.connect().await?;
-        let mut inbox_reader = InboxReader::new(Arc::clone(io), endpoint.clone(), reader, control, stream);
+        let works = serves && io.config.mode() == Mode::Group;
+        let mut inbox_reader = InboxReader::new(Arc::clone(io), endpoint.clone(), reader, control, stream, !works);
         if serves {
             // Before any request is read: one that was given up is not to start.
             inbox_reader.catch_up().await?;
         }
-        let works = serves && io.config.mode() == Mode::Group;
         let group_reader = if works {
             Some(io.connector.connect().await?)
         } else {

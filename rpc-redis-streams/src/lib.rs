@@ -25,6 +25,7 @@ mod entry;
 mod error;
 mod extent;
 mod flush;
+mod fuse;
 mod gaps;
 mod group;
 mod groups;

@@ -207,6 +207,24 @@ impl Commands {
         self
     }
 
+    /// The next argument of the command, a number.
+    pub(crate) fn number(&mut self, number: u64) -> &mut Self {
+        self.arg(itoa::Buffer::new().format(number))
+    }
+
+    /// A command that was built with the redis crate.
+    pub(crate) fn add(&mut self, command: &redis::Cmd) -> &mut Self {
+        self.count += 1;
+        self.bytes.extend_from_slice(&command.get_packed_command());
+        self
+    }
+
+    /// All commands of `others`.
+    pub(crate) fn append(&mut self, others: &Self) {
+        self.count += others.count;
+        self.bytes.extend_from_slice(&others.bytes);
+    }
+
     fn head(&mut self, kind: u8, length: usize) {
         self.bytes.push(kind);
         self.bytes
@@ -294,8 +312,8 @@ mod tests {
     #[test]
     fn commands_are_arrays_of_bulk_strings() {
         let mut commands = Commands::default();
-        commands.command("XACK", 3).arg("calc").arg("workers").arg("12");
-        commands.command("TIME", 1).arg("é");
+        commands.command("XACK", 3).arg("calc").arg("workers").number(12);
+        commands.add(redis::cmd("TIME").arg("é"));
         let text = "*4\r\n$4\r\nXACK\r\n$4\r\ncalc\r\n$7\r\nworkers\r\n$2\r\n12\r\n*2\r\n$4\r\nTIME\r\n$2\r\né\r\n";
         assert_eq!(commands.as_bytes(), text.as_bytes());
         assert_eq!(commands.len(), 2);

@@ -5,17 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use redis::{Cmd, Pipeline};
+use redis::Cmd;
 use rpc_core::io::{Outgoing, Record};
 use rpc_core::message::Reply;
 use rpc_core::{Codec, EntryId, SessionId};
 
 use crate::dedupe;
-use crate::destination::{Destination, with_message, xadd};
+use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::report::{Fate, Report, is_passing};
-use crate::resp::Value;
+use crate::resp::{Commands, Value};
 use crate::wire;
 
 /// How many entries the dead-letter stream keeps, about.
@@ -30,11 +30,11 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Adds the commands of `settlements` to `pipeline`.
-    pub(crate) fn add(settlements: Vec<Message>, to: &Destination, pipeline: &mut Pipeline) -> Self {
+    /// Adds the commands of `settlements` to `commands`.
+    pub(crate) fn add(settlements: Vec<Message>, to: &Destination, commands: &mut Commands) -> Self {
         let mut replies = Replies::new();
         let mut acknowledged = Vec::new();
-        let (mut commands, mut records) = (Vec::new(), Vec::new());
+        let (mut letters, mut records) = (Vec::new(), Vec::new());
         for settlement in &settlements {
             match settlement {
                 Message::Outgoing(Outgoing::Settle {
@@ -60,7 +60,7 @@ impl Transaction {
                         index: Some(*index),
                         acknowledge: *acknowledge,
                     };
-                    commands.push(add_dead_letter(to, *entry, part, reason, *attempts));
+                    letters.push(add_dead_letter(to, *entry, part, reason, *attempts));
                     pack(&mut replies, *caller, reply.as_ref());
                 }
                 Message::Malformed { entry, reason } => {
@@ -68,37 +68,35 @@ impl Transaction {
                         index: None,
                         acknowledge: true,
                     };
-                    commands.push(add_dead_letter(to, *entry, whole, reason, 1));
+                    letters.push(add_dead_letter(to, *entry, whole, reason, 1));
                 }
                 Message::Outgoing(_) | Message::Ask { .. } => {}
             }
         }
-        commands.append(&mut records);
-        for ((caller, _), (codec, pack)) in replies {
-            // NOMKSTREAM: a caller that is gone must not get its inbox back.
-            let inbox = xadd(&to.keys.inbox(caller), None, true);
-            commands.push(with_message(inbox, wire::replies(to.session, codec, pack)));
-        }
-        if !acknowledged.is_empty() {
-            let mut ack = redis::cmd("XACK");
-            ack.arg(&to.keys.requests).arg(&to.group);
-            for entry in acknowledged {
-                ack.arg(entry.to_string());
+        let count = letters.len() + records.len() + replies.len() + usize::from(!acknowledged.is_empty());
+        if count > 0 {
+            commands.command("MULTI", 0);
+            for command in letters.iter().chain(&records) {
+                commands.add(command);
             }
-            commands.push(ack);
+            for ((caller, _), (codec, pack)) in replies {
+                // NOMKSTREAM: a caller that is gone must not get its inbox back.
+                let message = wire::replies(to.session, codec, pack);
+                add_entry(commands, &to.keys.inbox(caller), None, true, message);
+            }
+            if !acknowledged.is_empty() {
+                commands.command("XACK", 2 + acknowledged.len());
+                commands.arg(&to.keys.requests).arg(&to.group);
+                for entry in acknowledged {
+                    commands.arg(entry.to_string());
+                }
+            }
+            commands.command("EXEC", 0);
         }
-        let transaction = Self {
+        Self {
             settlements,
-            commands: commands.len(),
-        };
-        if !commands.is_empty() {
-            pipeline.cmd("MULTI");
-            for command in commands {
-                pipeline.add_command(command);
-            }
-            pipeline.cmd("EXEC");
+            commands: count,
         }
-        transaction
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -19,6 +19,7 @@ use crate::cursor::Cursor;
 use crate::destination::Destination;
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::fuse::Fuse;
 use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
 use crate::meta::Agreement;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     /// As it was found on connecting.
     pub(crate) agreement: Agreement,
     pub(crate) outbox: Outbox,
+    /// Where the reader that has most to do with what is written offers its connection.
+    pub(crate) fuse: Fuse,
     pub(crate) clock: Clock,
     /// How far the inbox has been read.
     pub(crate) inbox_cursor: Cursor,
@@ -96,6 +99,7 @@ impl Shared {
             connector,
             agreement,
             outbox: Outbox::default(),
+            fuse: Fuse::default(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
             estates: Arc::default(),

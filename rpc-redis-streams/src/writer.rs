@@ -7,6 +7,7 @@ use std::time::Duration;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
 use rpc_core::message::{Fault, FaultKind, Outcome, Target};
 use rpc_core::{IoError, Mode};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::backlog::Backlog;
@@ -31,6 +32,9 @@ const HOPELESS: u32 = 5;
 
 /// What Redis could be thought to refuse for its size.
 const LARGE: usize = 256 << 10;
+
+/// The most bytes that are written in front of a blocking read.
+const MAX_FUSED: usize = 16 << 10;
 
 /// How often the inbox is looked after, and what Redis refuses for good is tried again.
 const TICK: Duration = Duration::from_secs(1);
@@ -91,7 +95,11 @@ impl Writer {
         let write = async {
             loop {
                 tokio::select! {
-                    () = io.outbox.filled() => self.flush().await,
+                    () = io.outbox.filled() => {
+                        // Others who are ready to run may have something to add.
+                        yield_now().await;
+                        self.flush().await;
+                    }
                     _ = tick.tick() => {
                         self.look_for_claim().await;
                         self.keep_inbox().await;
@@ -137,13 +145,22 @@ impl Writer {
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
             divided: std::mem::take(&mut self.divided),
         };
-        let flush = Flush::new(messages, &self.io.destination, options, now);
+        let mut flush = Flush::new(messages, &self.io.destination, options, now);
         if flush.len() == 0 {
             return self.io.outbox.settle(taken, Vec::new());
         }
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
-        match self.connection.run(&flush.pipeline, WRITE_LIMIT).await {
+        let commands = flush.take_commands();
+        // Small ones only: a large one would hold up what the reader is waiting for, and gain nothing.
+        let fused = (commands.as_bytes().len() <= MAX_FUSED)
+            .then(|| self.io.fuse.take())
+            .flatten();
+        let answers = match fused {
+            Some(offer) => offer.write(commands, WRITE_LIMIT).await,
+            None => self.connection.ask(&commands, WRITE_LIMIT).await,
+        };
+        match answers {
             Ok(answers) => {
                 self.failures = 0;
                 let report = flush.read(answers);

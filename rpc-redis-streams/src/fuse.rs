@@ -1,0 +1,94 @@
+//! Writing what is ready in front of a blocking read, in the same write on the reader's connection: Redis and this process
+//! are woken once instead of twice.
+//!
+//! A reader that is about to block offers its connection for a moment. If the writer has something small to write just
+//! then, it writes that and the blocking read together, reads its own answers, and gives the connection back to wait on.
+//! What comes later, while the read is blocked, goes over the writer's own connection: a write never waits behind a BLOCK.
+
+use std::io;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+
+use crate::connection::{Broken, Connection};
+use crate::resp::{Commands, Value};
+
+/// Where a reader leaves its connection, and the writer finds it.
+#[derive(Default)]
+pub(crate) struct Fuse {
+    offer: Mutex<Option<Offer>>,
+}
+
+/// A connection whose reader is about to block.
+pub(crate) struct Offer {
+    connection: Connection,
+    /// The blocking read, and what is asked along with it.
+    read: Commands,
+    back: oneshot::Sender<Result<Connection, Broken>>,
+}
+
+impl Fuse {
+    fn offer(&self) -> MutexGuard<'_, Option<Offer>> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends `read`, which blocks, over `connection`, behind what the writer has to write, and waits for the answers.
+    pub(crate) async fn read(
+        &self,
+        connection: &mut Connection,
+        read: Commands,
+        limit: Duration,
+    ) -> Result<Vec<Value>, Broken> {
+        let count = read.len();
+        let (back, returned) = oneshot::channel();
+        *self.offer() = Some(Offer {
+            connection: mem::replace(connection, Connection::given_away()),
+            read,
+            back,
+        });
+        // Those whom the last answer has woken, callers or handlers, get their turn, and the writer after them.
+        yield_now().await;
+        // Taken out in a statement of its own: the lock is not held while anything is sent.
+        let offer = self.offer().take();
+        *connection = match offer {
+            Some(mut offer) => {
+                offer.connection.send(offer.read.as_bytes()).await?;
+                offer.connection
+            }
+            None => returned
+                .await
+                .unwrap_or_else(|_| Err(Broken::Lost(io::ErrorKind::ConnectionAborted.into())))?,
+        };
+        connection.receive(count, limit).await
+    }
+
+    /// Takes the connection of a reader that is about to block, if there is one.
+    pub(crate) fn take(&self) -> Option<Offer> {
+        self.offer().take()
+    }
+}
+
+impl Offer {
+    /// Writes `commands` and the blocking read behind them; returns the answers to `commands`.
+    pub(crate) async fn write(mut self, mut commands: Commands, limit: Duration) -> Result<Vec<Value>, Broken> {
+        let count = commands.len();
+        commands.append(&self.read);
+        let answers = self.connection.exchange(commands.as_bytes(), count, limit).await;
+        match answers {
+            Ok(answers) => {
+                // Its reader may have been stopped.
+                let _ = self.back.send(Ok(self.connection));
+                Ok(answers)
+            }
+            Err(broken) => {
+                let _ = self
+                    .back
+                    .send(Err(Broken::Lost(io::ErrorKind::ConnectionAborted.into())));
+                Err(broken)
+            }
+        }
+    }
+}
