@@ -68,7 +68,7 @@ impl Draft {
     }
 
     /// The request, as number `sequence` of its session.
-    pub(crate) fn into_request(self, sequence: u64, deadline: Option<Instant>) -> Request {
+    pub(crate) fn into_request(self, sequence: u64, deadline: Option<Instant>, packable: Option<Duration>) -> Request {
         Request {
             sequence,
             kind: self.kind,
@@ -76,6 +76,7 @@ impl Draft {
             deadline,
             attempt: 1,
             at_most_once: self.method.is_at_most_once(),
+            packable,
             headers: self.headers,
             arguments: self.arguments,
         }

@@ -1,7 +1,10 @@
 //! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -18,6 +21,7 @@ use crate::handler;
 use crate::id::{CallId, SessionId};
 use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use crate::pace::Paces;
 use crate::queue::DropOldest;
 use crate::service::{Method, Reach, Services};
 use crate::settlement::{End, Settlements, Slot, fault};
@@ -29,6 +33,14 @@ const RECENT_CALLS: usize = 16_384;
 /// How soon it is asked again whether a call with the same idempotency key has returned.
 const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
+/// A handler that ends within this time is not worth a task.
+const AT_ONCE: Duration = Duration::from_micros(20);
+
+thread_local! {
+    /// Whether a handler is being tried on this thread.
+    static TRYING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs what arrives.
 pub(crate) struct Dispatcher {
     services: Services,
@@ -37,6 +49,8 @@ pub(crate) struct Dispatcher {
     counters: Arc<Counters>,
     settlements: Settlements,
     cancellations: Cancellations,
+    /// Of the methods that are served.
+    paces: Paces,
     runtime: Handle,
     state: Mutex<State>,
     /// Signalled when a slot becomes free.
@@ -79,6 +93,7 @@ impl Dispatcher {
             settings,
             settlements: Settlements::new(io, Arc::clone(&counters)),
             cancellations: Cancellations::default(),
+            paces: Paces::default(),
             counters,
             runtime,
             state: Mutex::new(State {
@@ -175,7 +190,7 @@ impl Dispatcher {
             }
         }
         for job in start {
-            self.runtime.spawn(Arc::clone(self).work(job));
+            self.begin(job);
         }
         for (slot, request, admission) in refused {
             self.end_without_running(slot, &request, admission);
@@ -207,19 +222,57 @@ impl Dispatcher {
         }
     }
 
+    /// Starts a job that has a slot.
+    ///
+    /// A method whose handlers have been seen to end at once is tried right here: a task costs more than such a handler.
+    /// If it does not end at once this time, it becomes a task after all.
+    fn begin(self: &Arc<Self>, job: Job) {
+        let expected = self.paces.expected(job.method.descriptor.name());
+        // Not from within another handler, which may be calling itself: that would be a deep stack.
+        if TRYING.get() || expected.is_none_or(|expected| expected > AT_ONCE) {
+            self.runtime.spawn(Arc::clone(self).work(job));
+            return;
+        }
+        let mut first = Box::pin(Arc::clone(self).run_one(job));
+        // Without a waker: when it is polled again, it is by its own task.
+        let dispatcher = Arc::clone(self);
+        TRYING.set(true);
+        let tried = first.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
+        TRYING.set(false);
+        match tried {
+            Poll::Ready(()) => {
+                if let Some(next) = self.next() {
+                    self.runtime.spawn(dispatcher.work(next));
+                }
+            }
+            Poll::Pending => {
+                self.runtime.spawn(async move {
+                    first.await;
+                    if let Some(next) = dispatcher.next() {
+                        dispatcher.work(next).await;
+                    }
+                });
+            }
+        }
+    }
+
     /// Runs `job` and then whatever waits, until nothing does: the task is the handler slot.
     async fn work(self: Arc<Self>, mut job: Job) {
         loop {
-            let (slot, kind) = (job.slot, job.request.kind);
-            if let Err(message) = handler::catch_panics(self.run(job)).await {
-                // The handler was dropped at abort, and panicked at that: the slot must be given back all the same.
-                tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
-                self.settlements.abandon(slot, kind);
-            }
+            Arc::clone(&self).run_one(job).await;
             match self.next() {
                 Some(next) => job = next,
                 None => return,
             }
+        }
+    }
+
+    async fn run_one(self: Arc<Self>, job: Job) {
+        let (slot, kind) = (job.slot, job.request.kind);
+        if let Err(message) = handler::catch_panics(self.run(job)).await {
+            // The handler was dropped at abort, and panicked at that: the slot must be given back all the same.
+            tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
+            self.settlements.abandon(slot, kind);
         }
     }
 

@@ -44,7 +44,7 @@ impl InProcess {
     async fn run(&self, draft: Draft) -> Ending {
         let started = Instant::now();
         let deadline = draft.deadline(started, crate::DEFAULT_CALL_TIMEOUT);
-        let request = draft.into_request(1, deadline);
+        let request = draft.into_request(1, deadline, None);
         let Some(method) = self.services.find(&request.method, Reach::Stream) else {
             return Ok(Outcome::Fault(self.services.not_found(&request.method)));
         };

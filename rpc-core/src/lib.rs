@@ -36,6 +36,7 @@ mod id;
 mod in_flight;
 mod in_process;
 mod memory;
+mod pace;
 mod queue;
 mod roster;
 mod service;

@@ -98,6 +98,9 @@ pub struct Request {
     pub arguments: Payload,
     /// Whether it must not run twice; known to the sender, and not on the wire.
     pub at_most_once: bool,
+    /// How long its handler is likely to run, if it may be put into one entry with others; known to the sender, and not on
+    /// the wire.
+    pub packable: Option<Duration>,
 }
 
 impl Request {

@@ -12,12 +12,14 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Draft, Route};
+use crate::descriptor::MethodDescriptor;
 use crate::dispatch::Dispatcher;
 use crate::error::{CallError, too_large};
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
 use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
 use crate::message::{FaultKind, Kind, Outcome, Reply, Target};
+use crate::pace::Paces;
 use crate::roster::Roster;
 use crate::stats::Counters;
 
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     /// A refusal was kept: the registry is to be asked whether anybody can still answer.
     pub(crate) refused: Notify,
+    /// Of the methods that are called.
+    paces: Paces,
     pub(crate) roster: Mutex<Roster>,
     /// Somebody waits for the registry to be looked at.
     pub(crate) wanted: Notify,
@@ -56,6 +60,7 @@ impl Shared {
             counters,
             runtime,
             refused: Notify::new(),
+            paces: Paces::default(),
             roster: Mutex::new(Roster::new(Instant::now())),
             wanted: Notify::new(),
             looked: Notify::new(),
@@ -67,14 +72,21 @@ impl Shared {
 
     /// Hands a reply of `from` to the call that waits for it.
     pub(crate) fn take_reply(&self, from: SessionId, reply: Reply) {
-        let Reply { sequence, outcome, .. } = reply;
+        let Reply {
+            sequence,
+            outcome,
+            handler_time,
+        } = reply;
         let outcome = outcome.within(self.settings.max_payload_size, "this channel's");
         let refusal = match outcome {
             Outcome::Fault(fault) if self.may_be_outdone(fault.kind) && self.in_flight.went_to_stream(sequence) => {
                 fault
             }
             outcome => {
-                let counted = |_| {
+                let counted = |method| {
+                    if !matches!(outcome, Outcome::Fault(_)) {
+                        self.paces.record(method, handler_time);
+                    }
                     // Before the caller learns of it: it may look at the statistics at once.
                     self.counters.replies.add(1);
                     Ok(outcome)
@@ -185,7 +197,8 @@ impl Alive {
         if shared.ended.load(Ordering::SeqCst) {
             return Err(CallError::Closed { method });
         }
-        let request = draft.into_request(sequence, deadline);
+        let packable = self.packable(draft.method, target);
+        let request = draft.into_request(sequence, deadline, packable);
         // A notification without a deadline may run any time, but its sender waits only so long for Redis to take it.
         let patience = match kind {
             Kind::Call => deadline,
@@ -250,6 +263,16 @@ impl Alive {
                 standing: self.standing(method, Target::Stream),
             }),
         }
+    }
+
+    /// How long the handler of a call is likely to run, if the call may share an entry with others: what must not run
+    /// twice or has a key is taken over for itself, and so stands for itself.
+    fn packable(&self, method: &MethodDescriptor, target: Target) -> Option<Duration> {
+        let alone = method.is_at_most_once() || method.dedupe_window().is_some() || method.kind() == Kind::Notification;
+        if alone || target != Target::Stream {
+            return None;
+        }
+        self.shared.paces.expected(method.name())
     }
 
     fn standing(&self, method: &str, target: Target) -> String {

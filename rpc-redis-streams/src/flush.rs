@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use redis::Pipeline;
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
-use rpc_core::message::{Kind, Request, Target};
+use rpc_core::message::{Kind, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
+use crate::packing::{Packed, Packer};
 use crate::report::{Fate, Report, is_passing};
 use crate::resp::{Commands, Value};
 use crate::settle::Transaction;
@@ -25,6 +26,8 @@ const MAX_CONTROL: u64 = 10_000;
 pub(crate) struct Options {
     /// What requests cut the stream to.
     pub(crate) max_len: Option<u64>,
+    /// How many requests share an entry at the most.
+    pub(crate) max_pack: usize,
     /// Whether the length of the stream is to be known after requests were added to it.
     pub(crate) asks_length: bool,
     /// Whether each settlement is a transaction of its own: then one that Redis refuses does not take others along.
@@ -38,7 +41,9 @@ pub(crate) struct Options {
 pub(crate) struct Flush {
     commands: Commands,
     /// In the order of their commands.
-    singles: Vec<Outgoing>,
+    packs: Vec<Packed>,
+    /// How many signals to close follow them.
+    signals: usize,
     cancels: Cancels,
     /// The questions of others, and who wants the answers.
     questions: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>,
@@ -53,7 +58,8 @@ impl Flush {
     pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
         let mut flush = Self {
             commands: Commands::default(),
-            singles: Vec::new(),
+            packs: Vec::new(),
+            signals: 0,
             cancels: Cancels::new(),
             questions: Vec::new(),
             transactions: Vec::new(),
@@ -61,21 +67,19 @@ impl Flush {
             last_sequence: 0,
         };
         let mut settlements = Vec::new();
+        let mut packer = Packer::new(options.max_pack);
         for message in messages {
             match message {
                 Message::Ask { questions, answer } => flush.questions.push((questions, answer)),
                 // Nobody waits for it any more.
                 Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
                 Message::Outgoing(Outgoing::Request { target, request }) => {
-                    add_request(&mut flush.commands, to, options.max_len, target, &request, now);
                     flush.asks_length |= options.asks_length && target == Target::Stream;
                     flush.last_sequence = flush.last_sequence.max(request.sequence);
-                    flush.singles.push(Outgoing::Request { target, request });
+                    packer.add(target, request);
                 }
                 Message::Outgoing(Outgoing::SignalClose) => {
-                    let message = wire::close(to.session);
-                    add_entry(&mut flush.commands, &to.keys.control, Some(MAX_CONTROL), false, message);
-                    flush.singles.push(Outgoing::SignalClose);
+                    flush.signals += 1;
                 }
                 // What has expired is not run anyway.
                 Message::Outgoing(Outgoing::Cancel {
@@ -91,6 +95,8 @@ impl Flush {
                 settlement => settlements.push(settlement),
             }
         }
+        flush.packs = packer.into_packs();
+        flush.add_requests(to, options.max_len, now);
         flush.add_cancels(to, now);
         flush.add_questions();
         if flush.asks_length {
@@ -104,6 +110,22 @@ impl Flush {
             flush.transactions.push(transaction);
         }
         flush
+    }
+
+    fn add_requests(&mut self, to: &Destination, max_len: Option<u64>, now: Instant) {
+        for Packed { target, requests } in &self.packs {
+            let message = wire::requests(to.session, requests, now);
+            match target {
+                Target::Stream => add_entry(&mut self.commands, &to.keys.requests, max_len, false, message),
+                Target::Session(session) => {
+                    add_entry(&mut self.commands, &to.keys.inbox(*session), None, true, message)
+                }
+            }
+        }
+        for _ in 0..self.signals {
+            let message = wire::close(to.session);
+            add_entry(&mut self.commands, &to.keys.control, Some(MAX_CONTROL), false, message);
+        }
     }
 
     /// Behind the requests, for which they may be meant.
@@ -131,24 +153,24 @@ impl Flush {
         std::mem::take(&mut self.commands)
     }
 
-    /// How many requests and signals it carries.
+    /// How many entries of requests and signals it carries.
     pub(crate) fn requests(&self) -> usize {
-        self.singles.len()
+        self.packs.len() + self.signals
     }
 
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
         let settlements: usize = self.transactions.iter().map(Transaction::len).sum();
-        self.singles.len() + self.cancels.len() + self.questions.len() + settlements
+        self.packs.len() + self.signals + self.cancels.len() + self.questions.len() + settlements
     }
 
     /// Reads the answers, one for each command.
     pub(crate) fn read(self, answers: Vec<Value>) -> Report {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
-        for single in self.singles {
+        for Packed { target, requests } in self.packs {
             let answer = answers.next().unwrap_or_default();
-            if let Outgoing::Request { target, request } = single {
+            for request in requests {
                 match judge(&answer, target) {
                     Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
                     Ok(()) => {}
@@ -158,13 +180,14 @@ impl Flush {
                     Err(Refusal::NotYet(why)) => {
                         report.demoted |= why.starts_with("READONLY");
                         report.trouble = Some(why);
-                        report
-                            .again
-                            .push(Message::Outgoing(Outgoing::Request { target, request }));
+                        let again = Outgoing::Request { target, request };
+                        report.again.push(Message::Outgoing(again));
                     }
                 }
             }
         }
+        // Nor does a signal to close that is not taken end anything.
+        answers.by_ref().take(self.signals).for_each(drop);
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
         for (questions, answer) in self.questions {
@@ -187,16 +210,20 @@ impl Flush {
     /// end here.
     pub(crate) fn into_report(self) -> Report {
         let mut report = Report::default();
-        for single in self.singles {
-            match single {
-                Outgoing::Request { target, request } if request.at_most_once => {
+        for Packed { target, requests } in self.packs {
+            for request in requests {
+                if request.at_most_once {
                     let lost = "the connection broke while the call was sent".to_owned();
                     let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
                     report.fates.push(fate);
+                } else {
+                    let again = Outgoing::Request { target, request };
+                    report.again.push(Message::Outgoing(again));
                 }
-                single => report.again.push(Message::Outgoing(single)),
             }
         }
+        let signals = (0..self.signals).map(|_| Message::Outgoing(Outgoing::SignalClose));
+        report.again.extend(signals);
         for (target, calls) in self.cancels {
             report.again.extend(calls.into_iter().map(|(sequence, deadline)| {
                 Message::Outgoing(Outgoing::Cancel {
@@ -242,19 +269,4 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
         _ if is_passing(code) => Refusal::NotYet(text),
         _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
     })
-}
-
-fn add_request(
-    commands: &mut Commands,
-    to: &Destination,
-    max_len: Option<u64>,
-    target: Target,
-    request: &Request,
-    now: Instant,
-) {
-    let message = wire::requests(to.session, [request], now);
-    match target {
-        Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
-        Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
-    }
 }

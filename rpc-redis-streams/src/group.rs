@@ -29,6 +29,32 @@ const READ_COUNT: usize = 64;
 /// How many pending entries are looked at in one go.
 const PENDING_PAGE: usize = 256;
 
+/// How many requests an entry carries, on average: room is counted in requests, and Redis counts entries.
+#[derive(Debug)]
+struct PackSize {
+    /// In sixteenths.
+    average: usize,
+}
+
+impl Default for PackSize {
+    fn default() -> Self {
+        Self { average: 16 }
+    }
+}
+
+impl PackSize {
+    fn note(&mut self, requests: usize, entries: usize) {
+        if let Some(now) = (requests * 16).checked_div(entries) {
+            self.average = ((self.average * 7 + now) / 8).max(16);
+        }
+    }
+
+    /// How many entries are likely to fill `room`; at least one.
+    fn entries(&self, room: usize) -> usize {
+        (room * 16 / self.average).max(1)
+    }
+}
+
 /// Owns the connection that blocks in XREADGROUP.
 pub(crate) struct GroupReader {
     io: Arc<Shared>,
@@ -40,6 +66,7 @@ pub(crate) struct GroupReader {
     alone: Option<(EntryId, Instant)>,
     /// Whether others wait for that one to be settled.
     held_up: bool,
+    pack_size: PackSize,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
 }
@@ -54,6 +81,7 @@ impl GroupReader {
             look_at: VecDeque::from([Instant::now()]),
             alone: None,
             held_up: false,
+            pack_size: PackSize::default(),
             boundary: EntryId::ZERO,
         }
     }
@@ -107,9 +135,11 @@ impl GroupReader {
                 }
                 self.learn_boundary(answers.next().as_ref().and_then(entry::id));
                 for (_, entries) in entry::streams(answer) {
+                    let (mut requests, count) = (0, entries.len());
                     for entry in entries {
-                        self.deliver(entry, 1);
+                        requests += self.deliver(entry, 1);
                     }
+                    self.pack_size.note(requests, count);
                 }
             }
             Err(broken) => {
@@ -139,16 +169,17 @@ impl GroupReader {
         let to = &self.io.destination;
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&to.group).arg(&to.consumer);
-        // `room` is at least one: COUNT 0 would be no bound at all.
-        command.arg("COUNT").arg(room.min(READ_COUNT));
+        // At least one: COUNT 0 would be no bound at all.
+        command.arg("COUNT").arg(self.pack_size.entries(room).min(READ_COUNT));
         command.arg("BLOCK").arg(block.as_millis() as u64);
         command.arg("STREAMS").arg(&to.keys.requests).arg(">");
         command
     }
 
-    fn deliver(&self, entry: Entry, deliveries: u32) {
+    /// Hands an entry to the channel; returns how many requests it carried.
+    fn deliver(&self, entry: Entry, deliveries: u32) -> usize {
         let history = self.history(entry.id, deliveries);
-        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, history);
+        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, history)
     }
 
     fn history(&self, entry: EntryId, deliveries: u32) -> History {
@@ -298,7 +329,9 @@ impl GroupReader {
             }
             match self.open_pack(entry, deliveries) {
                 Ok(pack) => packs.push(pack),
-                Err(entry) => self.deliver(entry, deliveries),
+                Err(entry) => {
+                    self.deliver(entry, deliveries);
+                }
             }
         }
         // Last, because the connection may break here: what is not split by then is found by the next look.
@@ -419,7 +452,9 @@ impl GroupReader {
         match entry::entries(answer.unwrap_or_default()).pop() {
             Some(entry) => match self.open_pack(entry, deliveries) {
                 Ok(pack) => self.split(pack).await?,
-                Err(entry) => self.deliver(entry, deliveries),
+                Err(entry) => {
+                    self.deliver(entry, deliveries);
+                }
             },
             None => {
                 // Trimmed or deleted by somebody: nothing is left to run, but it is not to be pending for ever.
@@ -449,4 +484,21 @@ fn pending_entry(row: Value) -> Option<(EntryId, u32)> {
     let row = entry::list(row);
     let deliveries = row.get(3).and_then(entry::number).unwrap_or(1);
     Some((entry::id(row.first()?)?, u32::try_from(deliveries).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_requests_is_room_for_fewer_packs() {
+        let mut size = PackSize::default();
+        assert_eq!(size.entries(10), 10);
+        (0..50).for_each(|_| size.note(64, 4));
+        assert!((1..=2).contains(&size.entries(20)), "{size:?}");
+        assert_eq!(size.entries(1), 1);
+        (0..50).for_each(|_| size.note(3, 3));
+        assert!(size.entries(10) >= 8, "{size:?}");
+        size.note(0, 0);
+    }
 }

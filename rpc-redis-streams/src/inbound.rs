@@ -40,15 +40,23 @@ impl History {
     }
 }
 
-/// Tells the channel about an entry of the stream, read as `origin` says.
-pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, origin: Origin, history: History) {
+/// Tells the channel about an entry of the stream, read as `origin` says; returns how many requests it carried.
+pub(crate) fn from_stream(
+    io: &Shared,
+    endpoint: &dyn Endpoint,
+    entry: Entry,
+    origin: Origin,
+    history: History,
+) -> usize {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
             let requests = received(requests, entry.id, history, &io.clock);
             if origin == Origin::Group && packs::is_for_others(&requests, &io.destination.group) {
-                return skip(io, caller, entry.id);
+                skip(io, caller, entry.id);
+                return 0;
             }
+            let count = requests.len();
             endpoint.deliver(Delivery {
                 entry: entry.id,
                 origin,
@@ -56,11 +64,11 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, or
                 requests,
                 forgotten: history.forgotten,
             });
-            return;
+            return count;
         }
         Ok(_) => "the entry carries no requests".to_owned(),
         Err(malformed) => match refuse_codec(io, &malformed, acknowledge) {
-            true => return,
+            true => return 0,
             false => malformed.to_string(),
         },
     };
@@ -75,6 +83,7 @@ pub(crate) fn from_stream(io: &Shared, endpoint: &dyn Endpoint, entry: Entry, or
             reason,
         });
     }
+    0
 }
 
 /// Acknowledges an entry that is none of this group's business.

@@ -163,9 +163,9 @@ impl InboxReader {
                     stream.read(entries.len(), last);
                 }
                 if !io.draining.is_cancelled() {
-                    entries
-                        .into_iter()
-                        .for_each(|entry| inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE));
+                    for entry in entries {
+                        inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE);
+                    }
                 }
             } else if key == io.destination.keys.control.as_bytes() {
                 self.control = Some(last);

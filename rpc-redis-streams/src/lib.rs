@@ -39,6 +39,7 @@ mod mailbox;
 mod membership;
 mod meta;
 mod outbox;
+mod packing;
 mod packs;
 mod registry;
 mod report;

@@ -142,6 +142,7 @@ impl Writer {
         let now = Instant::now();
         let options = Options {
             max_len,
+            max_pack: self.io.config.max_pack(),
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
             divided: std::mem::take(&mut self.divided),
         };

@@ -57,6 +57,7 @@ impl Worker {
                 headers: Headers::new(),
                 arguments: Payload::empty(),
                 at_most_once: false,
+                packable: None,
             }],
             forgotten: false,
         });

@@ -67,6 +67,7 @@ pub struct Config {
     connect_timeout: Duration,
     heartbeat_interval: Duration,
     death_time: Duration,
+    max_pack: usize,
     settings: ChannelSettings,
 }
 
@@ -167,6 +168,12 @@ impl Config {
     #[must_use]
     pub fn death_time(&self) -> Duration {
         self.death_time
+    }
+
+    /// How many calls may share one entry.
+    #[must_use]
+    pub fn max_pack(&self) -> usize {
+        self.max_pack
     }
 
     /// How many requests may wait for a handler.

@@ -119,6 +119,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
             deadline: None,
             attempt,
             at_most_once: false,
+            packable: None,
             headers: decode_headers(&headers)?,
             arguments: Payload {
                 codec,

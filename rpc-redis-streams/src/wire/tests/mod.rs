@@ -68,6 +68,7 @@ fn request(sequence: u64, kind: Kind, method: &'static str, arguments: &'static 
         deadline: None,
         attempt: 1,
         at_most_once: false,
+        packable: None,
         headers: Headers::new(),
         arguments: json(arguments),
     }

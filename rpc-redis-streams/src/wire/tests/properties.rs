@@ -32,6 +32,7 @@ fn any_request() -> impl Strategy<Value = (Request, Option<Duration>)> {
                 deadline: None,
                 attempt,
                 at_most_once: false,
+                packable: None,
                 headers,
                 arguments,
             };

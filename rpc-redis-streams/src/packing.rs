@@ -1,0 +1,140 @@
+//! Which requests share an entry. No IO in here.
+
+use std::time::Duration;
+
+use rpc_core::delivery::MAX_PACK;
+use rpc_core::message::{Request, Target};
+
+/// How much work a pack holds at the most: it goes to one worker, whose neighbours may be idle.
+const MAX_WORK: Duration = Duration::from_micros(200);
+
+/// How many bytes of arguments a pack holds at the most: for large ones an entry costs nothing in comparison.
+const MAX_BYTES: usize = 4 << 10;
+
+/// Requests that share one entry.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) target: Target,
+    /// All of one kind and codec.
+    pub(crate) requests: Vec<Request>,
+}
+
+/// Puts requests together as they come.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    /// How many requests share an entry at the most.
+    most: usize,
+    packs: Vec<Packed>,
+    /// The work and the bytes in the last pack; `None` if nothing may join it.
+    open: Option<(Duration, usize)>,
+}
+
+impl Packer {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most: most.min(MAX_PACK),
+            packs: Vec::new(),
+            open: None,
+        }
+    }
+
+    /// Adds a request to the last pack, or begins another.
+    pub(crate) fn add(&mut self, target: Target, request: Request) {
+        let bytes = request.arguments.bytes.len();
+        let Some(work) = request.packable.filter(|_| target == Target::Stream && self.most > 1) else {
+            self.open = None;
+            self.packs.push(Packed {
+                target,
+                requests: vec![request],
+            });
+            return;
+        };
+        if let (Some((open_work, open_bytes)), Some(pack)) = (&mut self.open, self.packs.last_mut())
+            && pack.requests.len() < self.most
+            && *open_work + work <= MAX_WORK
+            && *open_bytes + bytes <= MAX_BYTES
+            && pack.requests[0].kind == request.kind
+            && pack.requests[0].arguments.codec == request.arguments.codec
+        {
+            *open_work += work;
+            *open_bytes += bytes;
+            pack.requests.push(request);
+            return;
+        }
+        self.open = Some((work, bytes));
+        self.packs.push(Packed {
+            target,
+            requests: vec![request],
+        });
+    }
+
+    pub(crate) fn into_packs(self) -> Vec<Packed> {
+        self.packs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rpc_core::message::Kind;
+    use rpc_core::{Codec, Headers, Payload, SessionId};
+
+    use super::*;
+
+    fn request(packable: Option<Duration>, bytes: usize) -> Request {
+        Request {
+            sequence: 1,
+            kind: Kind::Call,
+            method: "a.b".into(),
+            deadline: None,
+            attempt: 1,
+            headers: Headers::new(),
+            arguments: Payload {
+                codec: Codec::Json,
+                bytes: Bytes::from(vec![b' '; bytes]),
+            },
+            at_most_once: false,
+            packable,
+        }
+    }
+
+    fn sizes(most: usize, requests: impl IntoIterator<Item = (Target, Request)>) -> Vec<usize> {
+        let mut packer = Packer::new(most);
+        for (target, request) in requests {
+            packer.add(target, request);
+        }
+        packer.into_packs().iter().map(|pack| pack.requests.len()).collect()
+    }
+
+    fn calls(n: usize, work: Duration, bytes: usize) -> impl Iterator<Item = (Target, Request)> {
+        (0..n).map(move |_| (Target::Stream, request(Some(work), bytes)))
+    }
+
+    const FAST: Duration = Duration::from_micros(2);
+
+    #[test]
+    fn fast_calls_share_entries_of_bounded_size() {
+        assert_eq!(sizes(16, calls(40, FAST, 10)), [16, 16, 8]);
+        assert_eq!(sizes(1, calls(3, FAST, 10)), [1, 1, 1]);
+        assert_eq!(sizes(1000, calls(100, Duration::ZERO, 10)), [64, 36]);
+    }
+
+    #[test]
+    fn a_pack_holds_little_work_and_few_bytes() {
+        assert_eq!(sizes(16, calls(5, Duration::from_micros(90), 10)), [2, 2, 1]);
+        assert_eq!(sizes(16, calls(3, Duration::from_millis(1), 10)), [1, 1, 1]);
+        assert_eq!(sizes(16, calls(5, FAST, 2 << 10)), [2, 2, 1]);
+        assert_eq!(sizes(16, calls(2, FAST, 1 << 20)), [1, 1]);
+    }
+
+    #[test]
+    fn what_may_not_be_packed_stands_alone_and_order_is_kept() {
+        let session = Target::Session(SessionId::generate());
+        let mut requests: Vec<_> = calls(2, FAST, 10).collect();
+        requests.push((Target::Stream, request(None, 10)));
+        requests.extend(calls(2, FAST, 10));
+        requests.push((session, request(Some(FAST), 10)));
+        requests.extend(calls(1, FAST, 10));
+        assert_eq!(sizes(16, requests), [2, 1, 2, 1, 1]);
+    }
+}
