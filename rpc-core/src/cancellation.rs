@@ -16,6 +16,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many calls are remembered at the most: memory is finite, and running a call that nobody waits for does no harm.
 const CAPACITY: usize = 1 << 18;
 
+/// How long after a purge another one may follow.
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Which calls were given up, and which run and could be.
 #[derive(Debug, Default)]
 pub(crate) struct Cancellations {
@@ -93,6 +96,8 @@ pub(crate) struct GivenUp {
     until: HashMap<CallId, Instant>,
     /// When there are so many, those whose time is up are forgotten.
     purge_at: usize,
+    /// When that was last done: not again at once, where it would be of no use.
+    purged: Option<Instant>,
 }
 
 impl Default for GivenUp {
@@ -100,6 +105,7 @@ impl Default for GivenUp {
         Self {
             until: HashMap::new(),
             purge_at: 1024,
+            purged: None,
         }
     }
 }
@@ -107,7 +113,9 @@ impl Default for GivenUp {
 impl GivenUp {
     pub(crate) fn insert(&mut self, call: CallId, deadline: Option<Instant>, now: Instant) {
         let until = deadline.unwrap_or(now + REMEMBERED);
-        if self.until.len() >= self.purge_at {
+        let due = self.purged.is_none_or(|last| now - last >= PURGE_PAUSE);
+        if self.until.len() >= self.purge_at && due {
+            self.purged = Some(now);
             self.until.retain(|_, until| *until > now);
             self.purge_at = (self.until.len() * 2).clamp(1024, CAPACITY);
         }
@@ -154,13 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn what_is_remembered_is_bounded_and_so_is_the_work_for_it() {
         let now = Instant::now();
         let mut given_up = GivenUp::default();
-        for call in calls(SessionId::generate()).take(CAPACITY + 10) {
+        // A purge for each of those beyond would take minutes.
+        for call in calls(SessionId::generate()).take(2 * CAPACITY) {
             given_up.insert(call, None, now);
         }
         assert_eq!(given_up.until.len(), CAPACITY);
+        given_up.insert(calls(SessionId::generate()).next().unwrap(), None, now + REMEMBERED);
+        assert_eq!(given_up.until.len(), 1);
     }
 
     #[tokio::test]

@@ -64,6 +64,8 @@ pub enum Claim {
     Taken,
     /// A call with this key has returned.
     Done(Outcome),
+    /// It can never be claimed: why, for a person.
+    Refused(String),
 }
 
 /// What becomes of a key that was claimed.

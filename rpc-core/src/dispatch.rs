@@ -23,6 +23,7 @@ use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
 use crate::pace::Paces;
 use crate::queue::DropOldest;
+use crate::rarely::Rarely;
 use crate::service::{Method, Reach, Services};
 use crate::settlement::{End, Settlements, Slot, fault};
 use crate::stats::Counters;
@@ -51,6 +52,7 @@ pub(crate) struct Dispatcher {
     cancellations: Cancellations,
     /// Of the methods that are served.
     paces: Paces,
+    failing: Rarely,
     runtime: Handle,
     state: Mutex<State>,
     /// Signalled when a slot becomes free.
@@ -94,6 +96,7 @@ impl Dispatcher {
             settlements: Settlements::new(io, Arc::clone(&counters)),
             cancellations: Cancellations::default(),
             paces: Paces::default(),
+            failing: Rarely::default(),
             counters,
             runtime,
             state: Mutex::new(State {
@@ -270,8 +273,12 @@ impl Dispatcher {
     async fn run_one(self: Arc<Self>, job: Job) {
         let (slot, kind) = (job.slot, job.request.kind);
         if let Err(message) = handler::catch_panics(self.run(job)).await {
-            // The handler was dropped at abort, and panicked at that: the slot must be given back all the same.
+            // The handler was dropped, and panicked at that: the slot must be given back all the same.
             tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
+            if !self.abort.is_cancelled() {
+                // Its caller has given it up.
+                return self.given_up(slot);
+            }
             self.settlements.abandon(slot, kind);
         }
     }
@@ -310,7 +317,8 @@ impl Dispatcher {
             match self.settlements.claim(slot, run).await {
                 Claim::Granted => {}
                 Claim::Done(outcome) => return self.repeated(slot, &request, outcome),
-                Claim::Taken => return self.rest(Job { slot, request, method }, CLAIM_PAUSE),
+                Claim::Taken => return self.rest_for_claim(Job { slot, request, method }),
+                Claim::Refused(why) => return self.unclaimable(slot, &request, why),
             }
         }
         // What was about to start when the channel was aborted has not begun; it keeps its attempt.
@@ -340,26 +348,32 @@ impl Dispatcher {
             self.cancellations.given_up(slot.call).await;
             cx.cancel();
         };
+        // Not from `started`: a claim may have taken a while.
+        let begun = Instant::now();
         let outcome = tokio::select! {
             biased;
             outcome = handler::run(&method, cx.clone(), request.arguments.clone()) => outcome,
             () = aborted => return self.settlements.abandon(slot, kind),
             () = given_up, if method.descriptor.is_cancellable() => return self.given_up(slot),
         };
+        let handler_time = begun.elapsed();
+        self.paces.record(name, handler_time);
         match (outcome, kind) {
             (None, _) => self.expired(slot, &request),
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
                     sequence: slot.call.sequence,
                     outcome: outcome.within(self.settings.max_payload_size, "the server's"),
-                    handler_time: started.elapsed(),
+                    handler_time,
                 };
                 self.settlements.settle(slot, End::Answered(reply));
             }
             (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(slot, End::Done),
             (Some(outcome), Kind::Notification) => {
                 let total = self.counters.failed_notifications.add(1);
-                tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "a notification failed");
+                if self.failing.due().is_some() {
+                    tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "notifications fail");
+                }
                 self.failed(Job { slot, request, method }, &outcome);
             }
         }
@@ -426,6 +440,31 @@ impl Dispatcher {
     fn retry(self: &Arc<Self>, job: Job) {
         let doublings = job.request.attempt.saturating_sub(2).min(16);
         self.rest(job, self.settings.retry_backoff.saturating_mul(1 << doublings));
+    }
+
+    /// Another call has the idempotency key: asks again, the more rarely the more do.
+    fn rest_for_claim(self: &Arc<Self>, job: Job) {
+        let resting = self.state().resting;
+        if job.slot.origin != Origin::Group && resting >= self.settings.max_queue_size {
+            // A worker reads no more than it has room for; others are sent what there is.
+            return self
+                .settlements
+                .drop_oldest(&[(job.slot, job.request)], self.settings.max_queue_size);
+        }
+        let crowd = u32::try_from(resting / 100).unwrap_or(u32::MAX);
+        self.rest(job, CLAIM_PAUSE.saturating_mul(1 + crowd));
+    }
+
+    /// The IO will never grant the key of a request.
+    fn unclaimable(&self, slot: Slot, request: &Request, why: String) {
+        let why = Fault::new(
+            FaultKind::Other,
+            format!("its idempotency key cannot be claimed: {why}"),
+        );
+        match request.kind {
+            Kind::Call => self.settlements.refuse(slot, request, why),
+            Kind::Notification => self.settlements.bury(slot, request, why),
+        }
     }
 
     /// Puts a request aside for a while. It waits without a handler slot, and still unacknowledged: when this worker ends

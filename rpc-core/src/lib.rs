@@ -38,6 +38,7 @@ mod in_process;
 mod memory;
 mod pace;
 mod queue;
+mod rarely;
 mod roster;
 mod service;
 mod settlement;

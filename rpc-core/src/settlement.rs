@@ -12,10 +12,8 @@ use crate::delivery::Ledger;
 use crate::id::{CallId, EntryId, SessionId};
 use crate::io::{Claim, KeyedRun, Outgoing, Record, RpcIo};
 use crate::message::{Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use crate::rarely::Rarely;
 use crate::stats::Counters;
-
-/// How often a full queue may be reported.
-const WARN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Which request of which delivery something is about.
 #[derive(Clone, Copy)]
@@ -51,8 +49,8 @@ pub(crate) struct Settlements {
     claimed: Mutex<HashMap<(EntryId, usize, Origin), KeyedRun>>,
     /// Whether there ever was one: most channels have no keyed methods, and are not to pay for a lock.
     keyed: AtomicBool,
-    /// When a full queue was last reported.
-    warned: Mutex<Option<Instant>>,
+    full: Rarely,
+    buried: Rarely,
 }
 
 impl Settlements {
@@ -63,7 +61,8 @@ impl Settlements {
             ledger: Mutex::default(),
             claimed: Mutex::default(),
             keyed: AtomicBool::new(false),
-            warned: Mutex::default(),
+            full: Rarely::default(),
+            buried: Rarely::default(),
         }
     }
 
@@ -100,14 +99,15 @@ impl Settlements {
         self.ledger().entries().collect()
     }
 
-    /// Claims the key of a run; if it is granted, how the request ends will be recorded under it.
+    /// Claims the key of a run. However the request ends, it will be recorded under the key, or the key be given up.
     pub(crate) async fn claim(&self, slot: Slot, run: KeyedRun) -> Claim {
+        // Listed before it is known: an answer that does not come in time may still have been a yes.
+        self.claims().insert((slot.entry, slot.index, slot.origin), run.clone());
+        self.keyed.store(true, Ordering::Release);
         match self.io.claim(&run).await {
             Ok(claim) => {
-                if let Claim::Granted = claim {
-                    let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-                    claimed.insert((slot.entry, slot.index, slot.origin), run);
-                    self.keyed.store(true, Ordering::Release);
+                if !matches!(claim, Claim::Granted) {
+                    self.claims().remove(&(slot.entry, slot.index, slot.origin));
                 }
                 claim
             }
@@ -118,15 +118,18 @@ impl Settlements {
         }
     }
 
+    fn claims(&self) -> MutexGuard<'_, HashMap<(EntryId, usize, Origin), KeyedRun>> {
+        // Only entered and removed under the lock.
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is to be recorded of a request that ends so. A fault is no result: a repeated call may have more luck; unless
     /// the method has run, and only its result could not be written.
     fn record(&self, slot: Slot, end: &End) -> Option<Box<Record>> {
         if !self.keyed.load(Ordering::Acquire) {
             return None;
         }
-        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = claimed.remove(&(slot.entry, slot.index, slot.origin))?;
-        drop(claimed);
+        let run = self.claims().remove(&(slot.entry, slot.index, slot.origin))?;
         let result = match end {
             End::Answered(reply) => match &reply.outcome {
                 Outcome::Fault(fault) if fault.kind != FaultKind::BadResult => None,
@@ -187,7 +190,10 @@ impl Settlements {
         if request.kind == Kind::Notification {
             self.counters.failed_notifications.add(1);
         }
-        tracing::warn!(method = %request.method, attempts = request.attempt, reason = why.message, "a dead letter");
+        if let Some(letters) = self.buried.due() {
+            let (method, attempts, reason) = (&request.method, request.attempt, &why.message);
+            tracing::warn!(%method, attempts, reason, letters, "requests have become dead letters; this is the last of them");
+        }
         let end = End::DeadLetter {
             reason: why.message.clone(),
             attempts: request.attempt,
@@ -212,7 +218,7 @@ impl Settlements {
             return;
         }
         let total = self.counters.dropped.add(dropped.len() as u64);
-        if self.may_warn() {
+        if self.full.due().is_some() {
             tracing::warn!(
                 total,
                 capacity,
@@ -223,16 +229,6 @@ impl Settlements {
             let message = format!("the server's queue of {capacity} was full");
             self.refuse(*slot, request, Fault::new(FaultKind::Overloaded, message));
         }
-    }
-
-    fn may_warn(&self) -> bool {
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let due = warned.is_none_or(|last| now - last >= WARN_INTERVAL);
-        if due {
-            *warned = Some(now);
-        }
-        due
     }
 
     /// The channel is gone while the handler runs. A worker's request stays pending in its group, for another to take.

@@ -15,6 +15,9 @@ use crate::error::RedisStreamsError;
 use crate::resp::Value;
 use crate::wire::{self, Decoded};
 
+/// No key is kept longer.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// How a claim is called in errors.
 pub(crate) const COMMAND: &str = "EVAL of a claim to an idempotency key";
 
@@ -64,7 +67,8 @@ pub(crate) fn claim(to: &Destination, run: &KeyedRun, dead: &[String]) -> Cmd {
         .arg(to.keys.dedupe(run.method, &run.key))
         .arg(to.keys.workers(&to.group));
     let Owner { field, name, run: id } = Owner::of(to, run);
-    command.arg(field).arg(name).arg(id).arg(ms(left + run.window));
+    command.arg(field).arg(name).arg(id);
+    command.arg(ms(left.min(UNBOUNDED_RUN).saturating_add(run.window)));
     command.arg(dead);
     command
 }
@@ -123,6 +127,7 @@ impl<'a> Owner<'a> {
     }
 }
 
+/// What Redis takes as a time to live: a longer one is an error.
 fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    duration.min(LONGEST).as_millis() as u64
 }

@@ -21,6 +21,7 @@ use crate::keys::Keys;
 use crate::meta;
 use crate::outbox::Message;
 use crate::registry::{self, LIST_SERVERS, Servers};
+use crate::report::{code_of, is_passing};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::writer::Writer;
@@ -220,7 +221,16 @@ impl RpcIo for RedisStreamsIo {
         let io = &self.inner;
         let mut claim = redis::pipe();
         claim.add_command(dedupe::claim(&io.destination, run, &io.estates.dead()));
-        let answer = io.ask(dedupe::COMMAND, claim).await?.pop();
+        let answer = match io.ask(dedupe::COMMAND, claim).await {
+            // An ACL, or a key of another type: it will not pass by itself.
+            // (Before 7.0, every error within a script has the code ERR.)
+            Err(RedisStreamsError::CommandRefused { answer, .. })
+                if !is_passing(code_of(&answer)) && !answer.contains("OOM command not allowed") =>
+            {
+                return Ok(Claim::Refused(answer));
+            }
+            other => other?.pop(),
+        };
         Ok(dedupe::read(answer.unwrap_or_default())?)
     }
 

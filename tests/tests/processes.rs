@@ -219,6 +219,30 @@ async fn with_a_short_death_time_a_dead_workers_call_is_taken_over_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_can_never_be_claimed_ends_its_call() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let (_two, _) = start_peer(&server, "group", "two").await;
+        let channel = recorder_client(&server).await;
+        server
+            .command(&["SET", "{recorded}:dedupe:recorder.stall_on_one:k", "of another type"])
+            .await;
+        let error = RecorderClient::new(&channel)
+            .with_idempotency_key("k")
+            .stall_on_one()
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("its idempotency key cannot be claimed: WRONGTYPE"),
+            "{error}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_workers_call_is_taken_over_and_its_late_answer_ignored() {
     within(LIMIT, async {
         let server = RedisServer::start().await;

@@ -78,6 +78,21 @@ pub(crate) async fn every_subscriber_drops_a_dropped_call<B: Backend>() {
     }
 }
 
+pub(crate) async fn a_handler_that_panics_when_its_call_is_dropped_is_settled<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let serving = backend.serve(server(&observed)).await;
+    let probe = ProbeClient::new(&backend.client().await);
+    let call = tokio::spawn(probe.bomb());
+    eventually(SOON, "the handler runs", async || observed.running() == 1).await;
+    call.abort();
+    eventually(SOON, "it is settled as cancelled", async || {
+        serving.stats().cancelled == 1
+    })
+    .await;
+    assert_eq!(probe.echo("next".to_owned()).await.unwrap(), "next");
+}
+
 pub(crate) async fn a_method_marked_no_cancel_runs_to_its_end<B: Backend>() {
     let backend = B::start(Mode::Group).await;
     let observed = Observed::new("one");

@@ -64,6 +64,39 @@ pub(crate) async fn the_methods_own_error_is_a_result_and_a_panic_is_none<B: Bac
     assert_eq!((stats.handled, stats.repeated), (2, 2));
 }
 
+pub(crate) async fn a_key_may_be_held_for_as_long_as_a_call_may_take<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let observed = Observed::new("one");
+    let _server = backend.serve(server(&observed)).await;
+    let probe = ProbeClient::new(&backend.client().await).with_idempotency_key("k");
+    let for_ever = probe.with_timeout(Duration::from_millis(u64::MAX));
+    assert_eq!(for_ever.once_if(0, 0).await, Ok(1));
+    assert_eq!(probe.without_timeout().once_if(0, 0).await, Ok(1));
+}
+
+pub(crate) async fn a_subscriber_holds_no_more_repeats_than_its_queue<B: Backend>() {
+    let backend = B::start(Mode::Broadcast).await;
+    let observed = Observed::new("one");
+    let short = |settings: &mut ChannelSettings| settings.max_queue_size = 5;
+    let serving = backend.serve_with(server(&observed), short).await;
+    let probe = ProbeClient::new(&backend.client().await).with_idempotency_key("k");
+    let first = tokio::spawn(probe.once());
+    eventually(SOON, "the first runs", async || observed.running() == 1).await;
+    let repeats: Vec<_> = (0..10).map(|_| tokio::spawn(probe.once())).collect();
+    eventually(SOON, "half of them are dropped", async || serving.stats().dropped == 5).await;
+    observed.open_gate();
+    assert_eq!(first.await.unwrap(), Ok(1));
+    let mut refused = 0;
+    for repeat in repeats {
+        match repeat.await.unwrap() {
+            Ok(run) => assert_eq!(run, 1),
+            Err(CallError::Overloaded { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(refused, 5);
+}
+
 pub(crate) async fn a_call_without_a_key_is_run<B: Backend>() {
     let backend = B::start(Mode::Group).await;
     let observed = Observed::new("one");
