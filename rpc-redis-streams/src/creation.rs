@@ -83,8 +83,8 @@ pub(crate) async fn create_group(
 /// Returns nothing if the floor is not what was asked with.
 ///
 /// A floor that lies beyond the end of the stream is that of another stream, which had the same name. Where what lay at the
-/// floor is gone, the stream was deleted and not only its group: that is noted for those whose calls went with it. (Or, rarely,
-/// there was nothing at the floor: then nothing is lost, and some calls that are in hand end as unknown.)
+/// floor, or just before it, is gone, the stream was deleted and not only its group (trimming leaves that alone): it is noted
+/// for those whose calls went with it.
 const CREATE: &str = "\
     local function beyond(a, b) \
         local am, as = string.match(a, '(%d+)-(%d+)') \

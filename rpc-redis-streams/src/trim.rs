@@ -108,12 +108,14 @@ impl Trimmer {
         let meta = &self.keys.meta;
         settle.cmd("HSET").arg(meta).arg("floor").arg(floor.to_string());
         if self.bound.is_none() {
+            // Not all that is settled: the last entry stays, by which it is seen that the stream was not deleted.
+            let kept = floor.previous().to_string();
             settle
                 .cmd("XTRIM")
                 .arg(&self.keys.requests)
                 .arg("MINID")
                 .arg("~")
-                .arg(floor.to_string());
+                .arg(kept);
         }
         settle.exec(connection)?;
         self.floor = floor;

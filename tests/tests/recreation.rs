@@ -241,3 +241,31 @@ async fn a_group_is_created_anew_where_it_was_and_a_new_stream_from_its_start() 
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_trimmed_is_not_taken_for_a_deleted_one() {
+    within(LIMIT, async {
+        // Each entry is a node of its own, so that Redis trims to the entry.
+        let server = RedisServer::builder()
+            .arg("--stream-node-max-entries", "1")
+            .start()
+            .await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        for n in 0..10 {
+            echo.echo(n.to_string()).await.unwrap();
+        }
+        let io = support::connect(&server, Mode::Group).await;
+        eventually(SOON, "all is trimmed but the last", async || {
+            io.stream_info().await.unwrap().length == 1
+        })
+        .await;
+        let began = async || server.command(&["HGET", "{faults}:meta", "began"]).await;
+        server.command(&["XGROUP", "DESTROY", "faults", "workers"]).await;
+        assert_eq!(echo.echo("on".to_owned()).await.unwrap(), "on");
+        assert_eq!(began().await, redis::Value::Nil);
+        server.command(&["DEL", "faults"]).await;
+        eventually(SOON, "the loss is noted", async || began().await != redis::Value::Nil).await;
+    })
+    .await;
+}
