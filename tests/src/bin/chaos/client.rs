@@ -71,8 +71,8 @@ impl Mix {
             Self::Even => Kind::Slow,
             Self::Notes => Kind::Note,
             Self::All => match n % 20 {
-                0..10 => Kind::Quick,
-                10..14 => Kind::Slow,
+                0..8 => Kind::Quick,
+                8..14 => Kind::Slow,
                 14..16 => Kind::Once,
                 16 => Kind::Fail,
                 _ => Kind::Note,
@@ -84,7 +84,8 @@ impl Mix {
         match (self, kind) {
             (Self::Even, _) => 20,
             (_, Kind::Once) => 10 + n * 53 % 190,
-            _ => 20 + n * 37 % 280,
+            // So many and so long that every worker always has some in hand, whenever it is killed.
+            _ => 100 + n * 37 % 300,
         }
     }
 }

@@ -137,3 +137,48 @@ faults! {
     "subscriber-away", false, broadcast::subscriber_away,
         "a broadcast subscriber is cut off for 3 s: it misses nothing that is kept, and counts what is not";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_easy_to_type() {
+        let mut names: Vec<_> = ALL.iter().map(|fault| fault.name).collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_panics_has_failed() {
+        let fault = Fault {
+            run: |_, _| Box::pin(async { panic!("oh") }),
+            ..ALL[0]
+        };
+        let plan = Plan {
+            load: Duration::from_secs(1),
+            sabotage: None,
+        };
+        assert_eq!(fault.run(plan).await.broken, ["the harness failed: oh"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_that_hangs_has_failed() {
+        let fault = Fault {
+            run: |_, _| Box::pin(std::future::pending()),
+            ..ALL[0]
+        };
+        let plan = Plan {
+            load: Duration::from_secs(1),
+            sabotage: None,
+        };
+        let report = fault.run(plan).await;
+        assert!(!report.pass && report.broken[0].contains("did not come to an end"));
+    }
+}

@@ -95,8 +95,8 @@ pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
 /// SIGSTOP to one worker for longer than the death time, then SIGCONT.
 ///
 /// What it had begun and not finished must be answered before it goes on. The recovery is the longest time from the SIGSTOP
-/// to such an answer. That what it finishes late changes no answer is among the general bounds: one ending a call, which
-/// names a run that was finished by then.
+/// to such an answer. That what it finishes late changes no answer is among the general bounds: a call ends once, and by a
+/// run that has finished.
 pub(super) async fn paused(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -157,7 +157,7 @@ pub(super) async fn paused(fault: &'static str, plan: Plan) -> Report {
 
 /// SIGTERM to all workers in turn, each of which is replaced as soon as it has ended; again and again while there is load.
 ///
-/// The grace period (10 s) is longer than any handler runs (0.3 s), so nothing may fail or run twice. The recovery is the
+/// The grace period (10 s) is longer than any handler runs (0.4 s), so nothing may fail or run twice. The recovery is the
 /// longest time that a worker took to end.
 pub(super) async fn rolling_restart(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
