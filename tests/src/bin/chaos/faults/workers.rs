@@ -1,6 +1,6 @@
 //! What happens to workers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -40,9 +40,9 @@ pub(super) async fn none(fault: &'static str, plan: Plan) -> Report {
 
 /// SIGKILL to one worker after the other; each is replaced after a second.
 ///
-/// The recovery is that of the calls that the killed had begun and not finished: from the kill to their answer, the 99th
-/// percentile. `WorkerLost` is an answer to a call that must not run twice, and to one that was in the hands of three
-/// workers when they were killed: it counts as poison. A call that is interrupted again is measured from the last time.
+/// The recovery is that of the calls that the killed had in hand, not settled: from the kill to their answer, the 99th
+/// percentile. A call that was in the hands of several is measured from the last kill. `WorkerLost` is an answer to a call
+/// that must not run twice, and to one that was in the hands of three: it counts as poison.
 pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
     let mut stage = Stage::start(plan.setup()).await;
     stage.start_clients().await;
@@ -72,20 +72,17 @@ pub(super) async fn killed(fault: &'static str, plan: Plan) -> Report {
     report.worker_lost_is_deserved(&account, &deaths);
     report.nothing_doubled_besides(&account, &deaths);
 
-    let interrupted: HashMap<u64, Micros> = kills
+    // The last death counts. What was answered before it (notifications are, when they are accepted) does not wait any more;
+    // of what was never answered the other bounds speak.
+    let last_deaths: HashMap<u64, Micros> = kills
         .iter()
-        .flat_map(|kill| {
-            let calls = account.interrupted(kill.pid, kill.at);
-            calls.into_iter().map(|id| (id, kill.at))
-        })
+        .flat_map(|kill| in_hand(&account, kill).into_iter().map(|id| (id, kill.at)))
         .collect();
-    // Of those that were never answered the other bounds speak.
-    let recoveries = interrupted
-        .iter()
-        .filter_map(|(id, at)| account.answered_at(*id)?.checked_sub(*at));
+    let recoveries = last_deaths.iter();
+    let recoveries = recoveries.filter_map(|(id, at)| account.answered_at(*id)?.checked_sub(*at));
     let mut recoveries: Vec<Micros> = recoveries.collect();
     report.detail("kills", kills.len());
-    report.detail("interrupted", interrupted.len());
+    report.detail("interrupted", recoveries.len());
     report.detail("recovery_max_ms", recoveries.iter().max().map(|micros| micros / 1000));
     report.recovers_within(percentile(&mut recoveries, 0.99), DEATH + SLACK);
     report.keep_if_broken(evidence);
@@ -196,15 +193,18 @@ pub(super) async fn rolling_restart(fault: &'static str, plan: Plan) -> Report {
     report
 }
 
-/// In the hands of how many of these each call was: handed to it and not settled, or begun and not finished.
+/// In the hands of how many of these each call was.
 pub(super) fn deaths(account: &Account, stops: &[Stop]) -> HashMap<u64, u64> {
     let mut deaths = HashMap::new();
-    for stop in stops {
-        let mut calls = account.interrupted(stop.pid, stop.at);
-        calls.extend(&stop.unsettled);
-        for id in calls {
-            *deaths.entry(id).or_insert(0) += 1;
-        }
+    for id in stops.iter().flat_map(|stop| in_hand(account, stop)) {
+        *deaths.entry(id).or_insert(0) += 1;
     }
     deaths
+}
+
+/// What was handed to a worker and not settled, or begun by it and not finished, when it was stopped.
+fn in_hand(account: &Account, stop: &Stop) -> BTreeSet<u64> {
+    let mut calls = account.interrupted(stop.pid, stop.at);
+    calls.extend(&stop.unsettled);
+    calls
 }
