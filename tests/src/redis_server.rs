@@ -152,6 +152,7 @@ pub struct RedisServerBuilder {
     args: Vec<(String, String)>,
     password: Option<String>,
     data_dir: Option<PathBuf>,
+    program: Option<PathBuf>,
 }
 
 impl RedisServerBuilder {
@@ -173,6 +174,13 @@ impl RedisServerBuilder {
     #[must_use]
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Starts this program instead of the one on the PATH.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
         self
     }
 
@@ -214,7 +222,7 @@ async fn launch(options: &RedisServerBuilder, dir: &TempDir, port: u16) -> Resul
     let _ = fs::remove_file(&socket);
     let logged_before = log(dir).len();
 
-    let program = server_program();
+    let program = options.program.clone().unwrap_or_else(server_program);
     let mut command = child::command(program.as_os_str());
     command.args([
         "--port",
