@@ -86,7 +86,7 @@ enum Fsync {
 }
 
 impl Options {
-    /// Who takes part.
+    /// Who takes part, without those that this machine has not.
     pub(crate) fn contenders(&self) -> anyhow::Result<Vec<Contender>> {
         let all = Contender::value_variants();
         let named = |name: &str, only: &String| {
@@ -103,9 +103,18 @@ impl Options {
                 names.join(", ")
             );
         }
-        let wanted =
-            |contender: &Contender| self.only.is_empty() || self.only.iter().any(|only| named(&contender.name(), only));
-        Ok(all.iter().copied().filter(wanted).collect())
+        let wanted = |contender: &Contender| {
+            let name = contender.name();
+            self.only.is_empty() || self.only.iter().any(|only| named(&name, only))
+        };
+        let present = |contender: &Contender| {
+            let missing = contender.missing();
+            if let Some(why) = missing {
+                eprintln!("{} is left out: {why}", contender.name());
+            }
+            missing.is_none()
+        };
+        Ok(all.iter().copied().filter(wanted).filter(present).collect())
     }
 
     /// What is measured of each of them.

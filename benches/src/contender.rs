@@ -21,15 +21,37 @@ pub(crate) enum Contender {
     /// The redis crate, one awaited command per call.
     #[value(name = "redis-crate/naive")]
     Naive,
+    /// A request to a NATS queue group: through a broker, which keeps nothing.
+    #[cfg(feature = "peers")]
+    #[value(name = "nats")]
+    Nats,
+    /// tarpc with bincode, from client to worker without a broker.
+    #[cfg(feature = "peers")]
+    #[value(name = "tarpc")]
+    Tarpc,
+    /// tonic, likewise.
+    #[cfg(feature = "peers")]
+    #[value(name = "tonic")]
+    Tonic,
+    /// jsonrpsee over a WebSocket, likewise.
+    #[cfg(feature = "peers")]
+    #[value(name = "jsonrpsee")]
+    Jsonrpsee,
 }
 
 /// What stands between client and worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broker {
+pub(crate) enum Need {
     /// Redis, over TCP.
     Redis,
     /// Redis, over its unix socket.
     RedisUnix,
+    /// A nats-server.
+    #[cfg(feature = "peers")]
+    Nats,
+    /// Nothing: the client connects to the worker.
+    #[cfg(feature = "peers")]
+    None,
 }
 
 impl Contender {
@@ -41,10 +63,24 @@ impl Contender {
     }
 
     /// What it needs.
-    pub(crate) fn broker(self) -> Broker {
+    pub(crate) fn needs(self) -> Need {
         match self {
-            Self::Floor | Self::Group | Self::Broadcast | Self::Naive => Broker::Redis,
-            Self::Unix => Broker::RedisUnix,
+            Self::Floor | Self::Group | Self::Broadcast | Self::Naive => Need::Redis,
+            Self::Unix => Need::RedisUnix,
+            #[cfg(feature = "peers")]
+            Self::Nats => Need::Nats,
+            #[cfg(feature = "peers")]
+            Self::Tarpc | Self::Tonic | Self::Jsonrpsee => Need::None,
+        }
+    }
+    /// Why it can't take part on this machine, if it can't.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        match self {
+            #[cfg(feature = "peers")]
+            Self::Nats if crate::peers::nats::program().is_none() => {
+                Some("there is no nats-server; install it with apt-get install nats-server, say")
+            }
+            _ => None,
         }
     }
 }

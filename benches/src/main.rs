@@ -5,6 +5,7 @@
 // It is a program: what it has to say goes to the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod broker;
 mod cli;
 mod consumer_group;
 mod contender;
@@ -13,6 +14,8 @@ mod load;
 mod measurement;
 mod naive;
 mod ours;
+#[cfg(feature = "peers")]
+mod peers;
 mod process_usage;
 mod redis_stats;
 mod rounds;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
-use tests::{Process, RedisServer};
+use tests::Process;
 
-use crate::contender::{Broker, Contender};
+use crate::broker::Broker;
+use crate::contender::Contender;
 use crate::sample::{Observed, Sample};
 use crate::tasks::{ClientTask, READY, Runtime, WorkerTask};
 
@@ -35,21 +36,22 @@ pub(crate) struct Point {
 impl Settings {
     /// Measures once.
     pub(crate) async fn measure(&self, contender: Contender, point: Point) -> anyhow::Result<Sample> {
-        let redis = self.redis().await;
-        let address = match contender.broker() {
-            Broker::Redis => redis.url(),
-            Broker::RedisUnix => redis.unix_url(),
-        };
+        let broker = Broker::start(contender.needs(), self).await?;
         let task = WorkerTask {
             contender,
-            address: address.clone(),
+            address: broker.address().to_owned(),
             runtime: self.runtime,
         };
         let mut worker = start("worker", &task)?;
-        worker.wait_for_line(PATIENCE, |line| line.starts_with(READY)).await;
+        let ready = worker.wait_for_line(PATIENCE, |line| line.starts_with(READY)).await;
+        // Without a broker, the worker's address is where the client goes.
+        let listens = ready
+            .split_once(' ')
+            .map(|(_, address)| address)
+            .filter(|address| !address.is_empty());
         let task = ClientTask {
             contender,
-            address,
+            address: listens.unwrap_or(broker.address()).to_owned(),
             runtime: self.runtime,
             callers: point.callers,
             payload: point.payload,
@@ -57,25 +59,14 @@ impl Settings {
             measure: u64::try_from(self.measure.as_millis())?,
             observed: Observed {
                 workers: vec![worker.pid()],
-                broker: Some(redis.pid()),
-                redis: Some(redis.unix_url()),
+                broker: broker.pid(),
+                redis: broker.redis(),
             },
         };
         let mut client = start("client", &task)?;
         let limit = self.warm_up + self.measure + PATIENCE;
         let sample = client.wait_for_line(limit, |line| line.starts_with('{')).await;
         serde_json::from_str(&sample).context("a client printed something else than its sample")
-    }
-
-    async fn redis(&self) -> RedisServer {
-        let mut redis = RedisServer::builder();
-        if let Some(program) = &self.server {
-            redis = redis.program(program);
-        }
-        for (name, value) in &self.server_arguments {
-            redis = redis.arg(name, value);
-        }
-        redis.start().await
     }
 }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::Contender;
 use crate::load::{Echo, Load};
+#[cfg(feature = "peers")]
+use crate::peers;
 use crate::sample::{self, Observed, Sample};
 use crate::{floor, naive, ours};
 
@@ -62,6 +64,14 @@ impl WorkerTask {
                 Contender::Floor => floor::serve(address).await,
                 Contender::Group | Contender::Unix | Contender::Broadcast => ours::serve(task.contender, address).await,
                 Contender::Naive => naive::serve(address).await,
+                #[cfg(feature = "peers")]
+                Contender::Nats => peers::nats::serve(address).await,
+                #[cfg(feature = "peers")]
+                Contender::Tarpc => peers::tarpc::serve().await,
+                #[cfg(feature = "peers")]
+                Contender::Tonic => peers::tonic::serve().await,
+                #[cfg(feature = "peers")]
+                Contender::Jsonrpsee => peers::jsonrpsee::serve().await,
             }
         })
     }
@@ -80,6 +90,14 @@ impl ClientTask {
                         .await
                 }
                 Contender::Naive => task.measure(naive::Client::connect(address, "inbox").await?).await,
+                #[cfg(feature = "peers")]
+                Contender::Nats => task.measure(peers::nats::Client::connect(address).await?).await,
+                #[cfg(feature = "peers")]
+                Contender::Tarpc => task.measure(peers::tarpc::Client::connect(address).await?).await,
+                #[cfg(feature = "peers")]
+                Contender::Tonic => task.measure(peers::tonic::Client::connect(address).await?).await,
+                #[cfg(feature = "peers")]
+                Contender::Jsonrpsee => task.measure(peers::jsonrpsee::Client::connect(address).await?).await,
             }
         })?;
         println!("{}", serde_json::to_string(&sample)?);
