@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::contender::Contender;
 use crate::measurement::{Point, Settings};
-use crate::tasks::Runtime;
+use crate::runtime::Runtime;
 
 /// Floor, ourselves and peers, side by side in one run: calls that echo their payload, one client process, one worker
 /// process, one broker, fresh for each measurement; round by round, each contender in turn.
@@ -25,13 +26,19 @@ pub(crate) enum Role {
     /// Serves.
     #[command(hide = true)]
     Worker {
-        /// A `WorkerTask`.
+        /// A `Task`.
         task: String,
     },
     /// Measures.
     #[command(hide = true)]
     Client {
-        /// A `ClientTask`.
+        /// A `Measure`.
+        task: String,
+    },
+    /// Has sessions beside those that are measured.
+    #[command(hide = true)]
+    Bystander {
+        /// A `Task`.
         task: String,
     },
 }
@@ -42,6 +49,16 @@ pub(crate) struct Options {
     /// Every contender for a moment, to see that it works; the figures mean little
     #[arg(long)]
     pub(crate) short: bool,
+    /// Instead of the table: how the cost of a call changes with sessions, workers, streams, subscribers, a backlog,
+    /// idle sessions and large calls beside it; names what to run, all by default
+    #[arg(long, value_delimiter = ',', num_args = 0.., value_name = "SCENARIO", conflicts_with = "only")]
+    pub(crate) scaling: Option<Vec<String>>,
+    /// Measure what issue 4 sets bounds to, say which hold, and fail if one doesn't that must
+    #[arg(long, conflicts_with_all = ["scaling", "only", "callers", "payload", "json"])]
+    pub(crate) check: bool,
+    /// Also draw throughput and 99th percentile over callers
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "scaling")]
+    pub(crate) plot: Option<PathBuf>,
     /// One JSON object per row and line instead of a table
     #[arg(long)]
     pub(crate) json: bool,

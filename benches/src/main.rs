@@ -5,8 +5,12 @@
 // It is a program: what it has to say goes to the terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod allocations;
+mod backlog;
+mod bounds;
 mod broker;
 mod cli;
+mod comparison;
 mod consumer_group;
 mod contender;
 mod floor;
@@ -16,28 +20,33 @@ mod naive;
 mod ours;
 #[cfg(feature = "peers")]
 mod peers;
+mod plot;
 mod process_usage;
+mod redis_connection;
 mod redis_stats;
 mod rounds;
 mod row;
+mod runtime;
 mod sample;
+mod scaling;
 mod table;
 mod tasks;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 
 use cli::{Cli, Options, Role};
-use tasks::{ClientTask, WorkerTask};
+use row::Row;
 
 fn main() -> anyhow::Result<()> {
     let Cli { role, options } = Cli::parse();
     match role {
-        Some(Role::Worker { task }) => WorkerTask::run(&task),
-        Some(Role::Client { task }) => ClientTask::run(&task),
+        Some(Role::Worker { task }) => tasks::work(&task),
+        Some(Role::Client { task }) => tasks::measure(&task),
+        Some(Role::Bystander { task }) => tasks::stand_by(&task),
         None if options.one_cpu => pinned(),
         None => run(&options),
     }
@@ -53,9 +62,7 @@ fn pinned() -> anyhow::Result<()> {
 
 fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (settings, contenders, points) = (options.settings(), options.contenders()?, options.points());
-    let measured = rounds::run(&settings, &contenders, &points, options.rounds());
-    let rows = runtime.block_on(measured)?;
+    let rows = runtime.block_on(measure(options))?;
     if options.json {
         for row in &rows {
             println!("{}", serde_json::to_string(row)?);
@@ -63,5 +70,26 @@ fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         table::print(&rows);
     }
+    if let Some(file) = &options.plot {
+        plot::draw(&rows, file)?;
+    }
+    ensure!(
+        !options.check || bounds::check(&rows),
+        "something does not hold that must"
+    );
     Ok(())
+}
+
+async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
+    let (settings, rounds) = (options.settings(), options.rounds());
+    if let Some(scenarios) = &options.scaling {
+        return scaling::run(&settings, scenarios, rounds).await;
+    }
+    if options.check {
+        let (contenders, points, scenarios) = bounds::needed();
+        let mut rows = comparison::run(&settings, &contenders, &points, rounds).await?;
+        rows.extend(scaling::run(&settings, &scenarios, rounds).await?);
+        return Ok(rows);
+    }
+    comparison::run(&settings, &options.contenders()?, &options.points(), rounds).await
 }

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
+use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamMaxlen, StreamReadOptions, StreamReadReply};
-use redis::{AsyncCommands, AsyncConnectionConfig};
 use tokio::sync::oneshot;
 
 use crate::consumer_group;
 use crate::load::Echo;
+use crate::redis_connection::connect;
 use crate::tasks::ready;
 
 const REQUESTS: &str = "requests";
@@ -21,13 +22,6 @@ const BLOCK_MILLIS: usize = 1000;
 
 /// What most programs do against endless streams. Must be more than there are calls at once, or calls vanish.
 const LENGTH: StreamMaxlen = StreamMaxlen::Approx(8192);
-
-/// A connection whose reads may block: without the crate's limit on how long an answer may take.
-async fn connect(address: &str) -> anyhow::Result<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_response_timeout(None);
-    let client = redis::Client::open(address)?;
-    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
-}
 
 fn text(entry: &StreamId, field: &str) -> anyhow::Result<String> {
     entry

@@ -1,11 +1,26 @@
 //! This project: a typed service, JSON, default settings.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use rpc_core::{RpcChannel, service};
 use rpc_redis_streams::{Config, RedisStreamsIo};
 
 use crate::contender::Contender;
 use crate::load::Echo;
-use crate::tasks::ready;
+use crate::measurement::{Case, Handler};
+use crate::tasks::{HANDLED, ready};
+
+/// The group of the workers.
+pub(crate) const GROUP: &str = "workers";
+
+/// More than any backlog that is measured, so that nothing is refused.
+const BACKLOG: usize = 10_000_000;
+
+/// The name of one of the streams.
+pub(crate) fn stream(number: usize) -> String {
+    format!("bench-{number}")
+}
 
 /// The service that is called.
 #[service(name = "echo")]
@@ -14,32 +29,51 @@ pub(crate) trait Echoes {
     async fn echo(&self, payload: String) -> String;
 }
 
-struct Worker;
+struct Worker(Handler);
 
 impl Echoes for Worker {
     async fn echo(&self, payload: String) -> String {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+        match self.0 {
+            Handler::Echo => {}
+            Handler::Wait => tokio::time::sleep(Duration::from_millis(1)).await,
+            Handler::Calculate => {
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_micros(200) {
+                    std::hint::spin_loop();
+                }
+            }
+        }
         payload
     }
 }
 
-/// A new channel's IO.
-async fn connect(contender: Contender, address: &str) -> anyhow::Result<RedisStreamsIo> {
-    let config = Config::builder().url(address).stream("bench");
+/// The IO of a new channel on one of the streams.
+async fn connect(contender: Contender, address: &str, number: usize) -> anyhow::Result<RedisStreamsIo> {
+    let config = Config::builder()
+        .url(address)
+        .stream(stream(number))
+        .max_backlog(BACKLOG);
     let config = match contender {
         Contender::Broadcast => config.broadcast(),
-        _ => config.group("workers"),
+        _ => config.group(GROUP),
     };
     Ok(RedisStreamsIo::connect(config.build()?).await?)
 }
 
 /// Serves until the process is killed.
-pub(crate) async fn serve(contender: Contender, address: &str) -> anyhow::Result<()> {
-    let channel = RpcChannel::builder(connect(contender, address).await?)
-        .serve(EchoesServer::new(Worker))?
-        .start()
-        .await?;
+pub(crate) async fn serve(case: &Case, address: &str) -> anyhow::Result<()> {
+    let Case { contender, shape, .. } = case;
+    let mut channels = Vec::new();
+    for number in 0..shape.streams * shape.channels {
+        let io = connect(*contender, address, number % shape.streams).await?;
+        let channel = RpcChannel::builder(io).serve(EchoesServer::new(Worker(shape.handler)))?;
+        channels.push(channel.start().await?);
+    }
     ready("");
-    channel.closed().await;
+    for channel in channels {
+        channel.closed().await;
+    }
     Ok(())
 }
 
@@ -51,14 +85,18 @@ pub(crate) struct Client {
     _channel: RpcChannel,
 }
 
-impl Client {
-    pub(crate) async fn connect(contender: Contender, address: &str) -> anyhow::Result<Self> {
-        let channel = RpcChannel::open(connect(contender, address).await?).await?;
-        Ok(Self {
+/// As many clients, spread over the streams.
+pub(crate) async fn connect_all(case: &Case, address: &str, sessions: usize) -> anyhow::Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for number in 0..sessions {
+        let io = connect(case.contender, address, number % case.shape.streams).await?;
+        let channel = RpcChannel::open(io).await?;
+        clients.push(Client {
             client: EchoesClient::new(&channel),
             _channel: channel,
-        })
+        });
     }
+    Ok(clients)
 }
 
 impl Echo for Client {

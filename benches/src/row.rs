@@ -4,26 +4,32 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::contender::Contender;
-use crate::measurement::Point;
+use crate::measurement::Case;
 use crate::sample::Sample;
 
-/// A contender at a point. Times are in microseconds, memory in KiB.
+/// A case. Times are in microseconds, memory in KiB.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
+    /// What changes, if this is about scaling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scenario: Option<&'static str>,
+    /// How much of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<usize>,
     pub(crate) name: String,
     pub(crate) callers: usize,
     pub(crate) payload: usize,
     /// Calls in a second.
     pub(crate) rps: f64,
-    /// Calls in a second relative to the floor's: the median of the ratios of the rounds.
+    /// Calls in a second relative to the baseline's, which is the floor, or the first value of a scenario: the median
+    /// of the ratios of the rounds.
     pub(crate) ratio: Option<f64>,
     pub(crate) rps_min: f64,
     pub(crate) rps_max: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
-    /// The 99th percentile relative to the floor's, likewise.
+    /// The 99th percentile relative to the baseline's, likewise.
     pub(crate) p99_ratio: Option<f64>,
     /// CPU time per call of client and worker.
     pub(crate) cpu_us: f64,
@@ -42,20 +48,33 @@ pub(crate) struct Row {
     pub(crate) client_peak_kib: f64,
     pub(crate) worker_peak_kib: f64,
     pub(crate) redis_peak_kib: Option<f64>,
+    /// Memory of a worker before the first call.
+    pub(crate) worker_idle_kib: f64,
+    /// The part of it that is no mapped file.
+    pub(crate) worker_idle_anonymous_kib: f64,
+    /// Allocations per call, if they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_allocations: Option<f64>,
+    /// The same of the workers, their start included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_allocations: Option<f64>,
+    /// Calls of the busiest worker per call of the laziest, if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fairness: Option<f64>,
     pub(crate) rounds: usize,
 }
 
 impl Row {
-    /// The medians of `samples`, one per round; `floor` has those of the floor in the same rounds.
-    pub(crate) fn new(contender: Contender, point: Point, samples: &[Sample], floor: &[Sample]) -> Self {
+    /// The medians of `samples`, one per round; `baseline` has those of the baseline in the same rounds.
+    pub(crate) fn new(case: &Case, samples: &[Sample], baseline: &[Sample]) -> Self {
         let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
         let of_some = |figure: fn(&Sample) -> Option<f64>| median_of_some(samples.iter().filter_map(figure));
-        let to_floor = |figure: fn(&Sample) -> f64| {
+        let to_baseline = |figure: fn(&Sample) -> f64| {
             median_of_some(
                 samples
                     .iter()
-                    .zip(floor)
-                    .map(|(sample, floor)| figure(sample) / figure(floor)),
+                    .zip(baseline)
+                    .map(|(sample, baseline)| figure(sample) / figure(baseline)),
             )
         };
         let commands = |name: &String| {
@@ -63,17 +82,19 @@ impl Row {
             (name.clone(), median(samples.iter().map(count)))
         };
         Self {
-            name: contender.name(),
-            callers: point.callers,
-            payload: point.payload,
+            scenario: None,
+            value: None,
+            name: case.contender.name(),
+            callers: case.point.callers,
+            payload: case.point.payload,
             rps: of(|sample| sample.rps),
-            ratio: to_floor(|sample| sample.rps),
+            ratio: to_baseline(|sample| sample.rps),
             rps_min: samples.iter().map(|sample| sample.rps).fold(f64::INFINITY, f64::min),
             rps_max: samples.iter().map(|sample| sample.rps).fold(0.0, f64::max),
             p50_us: of(|sample| sample.p50_us),
             p99_us: of(|sample| sample.p99_us),
             p999_us: of(|sample| sample.p999_us),
-            p99_ratio: to_floor(|sample| sample.p99_us),
+            p99_ratio: to_baseline(|sample| sample.p99_us),
             cpu_us: of(|sample| sample.client_cpu_us + sample.worker_cpu_us),
             client_cpu_us: of(|sample| sample.client_cpu_us),
             worker_cpu_us: of(|sample| sample.worker_cpu_us),
@@ -89,6 +110,11 @@ impl Row {
             client_peak_kib: of(|sample| sample.client_peak_kib as f64),
             worker_peak_kib: of(|sample| sample.worker_peak_kib as f64),
             redis_peak_kib: of_some(|sample| sample.redis_peak_kib.map(|kib| kib as f64)),
+            worker_idle_kib: of(|sample| sample.worker_idle_kib as f64),
+            worker_idle_anonymous_kib: of(|sample| sample.worker_idle_anonymous_kib as f64),
+            client_allocations: of_some(|sample| sample.client_allocations),
+            worker_allocations: of_some(|sample| sample.worker_allocations),
+            fairness: of_some(|sample| sample.fairness),
             rounds: samples.len(),
         }
     }

@@ -5,8 +5,10 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 
+use crate::allocations;
 use crate::load::Outcome;
-use crate::process_usage::{cpu_us, peak_kib};
+use crate::process_usage::{cpu_us, memory_kib, peak_kib};
+use crate::redis_connection;
 use crate::redis_stats::RedisStats;
 
 /// The processes that a client has an eye on.
@@ -24,6 +26,8 @@ pub(crate) struct Observed {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) calls: u64,
+    /// Those of the warm-up included.
+    pub(crate) all_calls: u64,
     /// Calls in a second.
     pub(crate) rps: f64,
     pub(crate) p50_us: f64,
@@ -45,8 +49,18 @@ pub(crate) struct Sample {
     pub(crate) client_peak_kib: u64,
     /// The most memory that one worker has had.
     pub(crate) worker_peak_kib: u64,
+    /// The memory that one worker had before the first call.
+    pub(crate) worker_idle_kib: u64,
+    /// The part of it that is not a mapped file, such as the program.
+    pub(crate) worker_idle_anonymous_kib: u64,
     /// The most memory that the broker has had.
     pub(crate) redis_peak_kib: Option<u64>,
+    /// Allocations per call of the client, if they are counted.
+    pub(crate) client_allocations: Option<f64>,
+    /// Allocations per call of the workers, their start included, if they are counted.
+    pub(crate) worker_allocations: Option<f64>,
+    /// Calls of the busiest worker per call of the laziest, if there are several.
+    pub(crate) fairness: Option<f64>,
 }
 
 /// CPU times and counters at one moment.
@@ -55,6 +69,16 @@ struct Moment {
     workers: f64,
     broker: Option<f64>,
     redis: Option<RedisStats>,
+    allocations: Option<u64>,
+}
+
+/// The most memory that a worker has now, and how much of it is not a mapped file.
+pub(crate) fn idle_memory(observed: &Observed) -> anyhow::Result<(u64, u64)> {
+    let most = |field| {
+        let workers = observed.workers.iter().map(|pid| memory_kib(*pid, field));
+        anyhow::Ok(workers.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0))
+    };
+    Ok((most("VmRSS")?, most("RssAnon")?))
 }
 
 /// Runs the load and says what it took.
@@ -63,11 +87,7 @@ pub(crate) async fn take(
     load: impl Future<Output = anyhow::Result<Outcome>>,
 ) -> anyhow::Result<Sample> {
     let mut redis = match &observed.redis {
-        Some(url) => Some(
-            redis::Client::open(url.as_str())?
-                .get_multiplexed_async_connection()
-                .await?,
-        ),
+        Some(url) => Some(redis_connection::connect(url).await?),
         None => None,
     };
     let mut look = async || {
@@ -83,6 +103,7 @@ pub(crate) async fn take(
                 .map(|pid| cpu_us(*pid))
                 .sum::<anyhow::Result<f64>>()?,
             broker: observed.broker.map(cpu_us).transpose()?,
+            allocations: allocations::count(),
         })
     };
     let before = look().await?;
@@ -104,6 +125,7 @@ pub(crate) async fn take(
         .collect::<Result<_, _>>()?;
     Ok(Sample {
         calls,
+        all_calls: calls,
         rps: calls as f64 / elapsed.as_secs_f64(),
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
@@ -121,6 +143,14 @@ pub(crate) async fn take(
         redis_bytes_out: redis.as_ref().map(|stats| per_call(stats.bytes_out as f64)),
         client_peak_kib: peak_kib(std::process::id())?,
         worker_peak_kib: peaks.into_iter().max().unwrap_or(0),
+        worker_idle_kib: 0,
+        worker_idle_anonymous_kib: 0,
+        client_allocations: after
+            .allocations
+            .zip(before.allocations)
+            .map(|(after, before)| per_call((after - before) as f64)),
+        worker_allocations: None,
+        fairness: None,
         redis_peak_kib: observed.broker.map(peak_kib).transpose()?,
     })
 }

@@ -2,81 +2,92 @@
 
 use crate::row::Row;
 
-const COLUMNS: [&str; 16] = [
-    "callers",
-    "name",
-    "calls/s",
-    "min..max",
-    "ratio",
-    "p50 µs",
-    "p99 µs",
-    "p99.9 µs",
-    "p99 ratio",
-    "client CPU µs",
-    "worker CPU µs",
-    "broker CPU µs",
-    "commands",
-    "bytes in",
-    "bytes out",
-    "peak MiB c/w/b",
+/// A headline and what stands below it.
+type Column = (&'static str, fn(&Row) -> String);
+
+const COLUMNS: &[Column] = &[
+    ("callers", |row| row.callers.to_string()),
+    ("", |row| {
+        row.value.map_or(NOTHING.to_owned(), |value| value.to_string())
+    }),
+    ("name", |row| row.name.clone()),
+    ("calls/s", |row| format!("{:.0}", row.rps)),
+    ("min..max", |row| format!("{:.0}..{:.0}", row.rps_min, row.rps_max)),
+    ("ratio", |row| some(row.ratio, 2)),
+    ("p50 µs", |row| format!("{:.0}", row.p50_us)),
+    ("p99 µs", |row| format!("{:.0}", row.p99_us)),
+    ("p99.9 µs", |row| format!("{:.0}", row.p999_us)),
+    ("p99 ratio", |row| some(row.p99_ratio, 2)),
+    ("CPU µs client", |row| format!("{:.2}", row.client_cpu_us)),
+    ("worker", |row| format!("{:.2}", row.worker_cpu_us)),
+    ("broker", |row| some(row.redis_cpu_us, 2)),
+    ("commands", |row| some(row.redis_commands, 2)),
+    ("bytes in", |row| some(row.redis_bytes_in, 0)),
+    ("bytes out", |row| some(row.redis_bytes_out, 0)),
+    ("peak MiB client", |row| mib(row.client_peak_kib)),
+    ("worker", |row| mib(row.worker_peak_kib)),
+    ("broker", |row| row.redis_peak_kib.map_or(NOTHING.to_owned(), mib)),
+    ("allocations client", |row| some(row.client_allocations, 1)),
+    ("worker", |row| some(row.worker_allocations, 1)),
+    ("busiest/laziest", |row| some(row.fairness, 2)),
 ];
 
-/// Prints the rows, a table per payload, in Markdown that can also be read as it is.
+const NOTHING: &str = "-";
+
+/// Prints the rows, a table per scenario and payload, in Markdown that can also be read as it is.
 pub(crate) fn print(rows: &[Row]) {
-    for rows in rows.chunk_by(|a, b| a.payload == b.payload) {
-        println!("\n{} bytes, {} rounds\n", rows[0].payload, rows[0].rounds);
-        let mut lines = vec![COLUMNS.map(str::to_owned)];
-        lines.extend(rows.iter().map(cells));
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
-        for (number, line) in lines.iter().enumerate() {
-            let cells: Vec<String> = line
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| padded(cell, width))
-                .collect();
+    for rows in rows.chunk_by(|a, b| (a.scenario, a.payload) == (b.scenario, b.payload)) {
+        let Row { payload, rounds, .. } = rows[0];
+        println!("\n{payload} bytes, {rounds} rounds\n");
+        // Columns without any content are left out.
+        let columns = COLUMNS
+            .iter()
+            .map(|column| cells(column, rows))
+            .filter(|cells| cells[1..].iter().any(|cell| cell != NOTHING));
+        let columns: Vec<Vec<String>> = columns.map(padded).collect();
+        for line in 0..=rows.len() {
+            let cells: Vec<&str> = columns.iter().map(|column| column[line].as_str()).collect();
             println!("| {} |", cells.join(" | "));
-            if number == 0 {
-                println!("|{}|", widths.map(|width| "-".repeat(width + 2)).join("|"));
+            if line == 0 {
+                let lines: Vec<String> = cells.iter().map(|cell| "-".repeat(cell.chars().count() + 2)).collect();
+                println!("|{}|", lines.join("|"));
             }
         }
     }
 }
 
-/// Names to the left, numbers to the right.
-fn padded(cell: &str, width: usize) -> String {
-    if cell.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        format!("{cell:<width$}")
+fn cells((headline, cell): &Column, rows: &[Row]) -> Vec<String> {
+    // The column without a headline is that of what changes.
+    let headline = if headline.is_empty() {
+        rows[0].scenario.unwrap_or(NOTHING)
     } else {
-        format!("{cell:>width$}")
-    }
+        headline
+    };
+    std::iter::once(headline.to_owned())
+        .chain(rows.iter().map(cell))
+        .collect()
 }
 
-fn cells(row: &Row) -> [String; COLUMNS.len()] {
-    let some =
-        |figure: Option<f64>, digits: usize| figure.map_or("-".to_owned(), |figure| format!("{figure:.digits$}"));
-    let mib = |kib: f64| format!("{:.0}", kib / 1024.0);
-    [
-        row.callers.to_string(),
-        row.name.clone(),
-        format!("{:.0}", row.rps),
-        format!("{:.0}..{:.0}", row.rps_min, row.rps_max),
-        some(row.ratio, 2),
-        format!("{:.0}", row.p50_us),
-        format!("{:.0}", row.p99_us),
-        format!("{:.0}", row.p999_us),
-        some(row.p99_ratio, 2),
-        format!("{:.2}", row.client_cpu_us),
-        format!("{:.2}", row.worker_cpu_us),
-        some(row.redis_cpu_us, 2),
-        some(row.redis_commands, 2),
-        some(row.redis_bytes_in, 0),
-        some(row.redis_bytes_out, 0),
-        format!(
-            "{}/{}/{}",
-            mib(row.client_peak_kib),
-            mib(row.worker_peak_kib),
-            row.redis_peak_kib.map_or("-".to_owned(), mib)
-        ),
-    ]
+/// All cells as wide as the widest; names to the left, numbers to the right.
+fn padded(cells: Vec<String>) -> Vec<String> {
+    let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let is_text = cells[1..]
+        .iter()
+        .all(|cell| cell.starts_with(|first: char| first.is_ascii_alphabetic()));
+    let pad = |cell: String| {
+        if is_text {
+            format!("{cell:<width$}")
+        } else {
+            format!("{cell:>width$}")
+        }
+    };
+    cells.into_iter().map(pad).collect()
+}
+
+fn some(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or(NOTHING.to_owned(), |figure| format!("{figure:.digits$}"))
+}
+
+fn mib(kib: f64) -> String {
+    format!("{:.1}", kib / 1024.0)
 }

@@ -1,43 +1,35 @@
 //! What the processes of a measurement do: this program, started again with the task as an argument.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::contender::Contender;
 use crate::load::{Echo, Load};
+use crate::measurement::Case;
 #[cfg(feature = "peers")]
 use crate::peers;
+use crate::runtime::Runtime;
 use crate::sample::{self, Observed, Sample};
-use crate::{floor, naive, ours};
+use crate::{allocations, floor, naive, ours};
 
-/// How a process runs.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Runtime {
-    /// Threads of the Tokio runtime; 0 for one that runs on the main thread.
-    pub(crate) threads: usize,
-}
-
-/// The task of a worker.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct WorkerTask {
-    pub(crate) contender: Contender,
-    /// Of the broker.
-    pub(crate) address: String,
-    pub(crate) runtime: Runtime,
-}
-
-/// The task of a client: to measure.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ClientTask {
-    pub(crate) contender: Contender,
+/// What every process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    pub(crate) case: Case,
     /// Of the broker, or of the worker if there is none.
     pub(crate) address: String,
     pub(crate) runtime: Runtime,
-    pub(crate) callers: usize,
-    pub(crate) payload: usize,
+}
+
+/// The task of a client that measures.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Measure {
+    pub(crate) task: Task,
     /// Milliseconds before anything is measured.
     pub(crate) warm_up: u64,
     /// Milliseconds that are measured.
@@ -46,91 +38,152 @@ pub(crate) struct ClientTask {
     pub(crate) observed: Observed,
 }
 
-/// The first word of the line with which a worker says that it works.
+/// What a worker says when it is asked to end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WorkerReport {
+    /// Calls it ran, where its contender counts them.
+    pub(crate) handled: u64,
+    /// Allocations since its start, if they are counted.
+    pub(crate) allocations: Option<u64>,
+}
+
+/// The first word of the line with which a process says that it works.
 pub(crate) const READY: &str = "ready";
 
-/// Says that this worker works, and at which address it listens, if it does.
+/// Calls that this process has run.
+pub(crate) static HANDLED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of a large call beside small ones.
+const LARGE: usize = 1 << 20;
+
+/// Says that this process works, and at which address it listens, if it does.
 pub(crate) fn ready(address: &str) {
     println!("{READY} {address}");
 }
 
-impl WorkerTask {
-    /// Serves until the process is killed.
-    pub(crate) fn run(task: &str) -> anyhow::Result<()> {
-        let task: Self = read(task)?;
-        let address = task.address.as_str();
-        task.runtime.block_on(async {
-            match task.contender {
-                Contender::Floor => floor::serve(address).await,
-                Contender::Group | Contender::Unix | Contender::Broadcast => ours::serve(task.contender, address).await,
-                Contender::Naive => naive::serve(address).await,
-                #[cfg(feature = "peers")]
-                Contender::Nats => peers::nats::serve(address).await,
-                #[cfg(feature = "peers")]
-                Contender::Tarpc => peers::tarpc::serve().await,
-                #[cfg(feature = "peers")]
-                Contender::Tonic => peers::tonic::serve().await,
-                #[cfg(feature = "peers")]
-                Contender::Jsonrpsee => peers::jsonrpsee::serve().await,
+/// Serves until it is asked to end, and reports.
+pub(crate) fn work(task: &str) -> anyhow::Result<()> {
+    let task: Task = read(task)?;
+    task.runtime.block_on(async {
+        let mut asked_to_end = signal(SignalKind::terminate())?;
+        tokio::select! {
+            ended = task.serve() => ended.context("it should serve until it is killed"),
+            _ = asked_to_end.recv() => {
+                let handled = HANDLED.load(Ordering::Relaxed);
+                let report = WorkerReport { handled, allocations: allocations::count() };
+                println!("{}", serde_json::to_string(&report)?);
+                // Waits for nothing: everybody else ends as well.
+                std::process::exit(0);
             }
-        })
+        }
+    })
+}
+
+/// Measures, and prints the sample.
+pub(crate) fn measure(task: &str) -> anyhow::Result<()> {
+    let measure: Measure = read(task)?;
+    let sample = measure.task.runtime.block_on(measure.run())?;
+    println!("{}", serde_json::to_string(&sample)?);
+    Ok(())
+}
+
+/// Opens sessions beside those that are measured, and makes large calls in them, if there are any to make.
+pub(crate) fn stand_by(task: &str) -> anyhow::Result<()> {
+    let task: Task = read(task)?;
+    let Task { case, address, .. } = &task;
+    task.runtime.block_on(async {
+        let clients = ours::connect_all(case, address, case.shape.bystanders).await?;
+        ready("");
+        if let Some(client) = clients.first() {
+            call_forever(case.shape.large_beside, client).await?;
+        }
+        std::future::pending().await
+    })
+}
+
+impl Task {
+    async fn serve(&self) -> anyhow::Result<()> {
+        let address = self.address.as_str();
+        match self.case.contender {
+            Contender::Floor => floor::serve(address).await,
+            Contender::Naive => naive::serve(address).await,
+            #[cfg(feature = "peers")]
+            Contender::Nats => peers::nats::serve(address).await,
+            #[cfg(feature = "peers")]
+            Contender::Tarpc => peers::tarpc::serve().await,
+            #[cfg(feature = "peers")]
+            Contender::Tonic => peers::tonic::serve().await,
+            #[cfg(feature = "peers")]
+            Contender::Jsonrpsee => peers::jsonrpsee::serve().await,
+            Contender::Group | Contender::Unix | Contender::Broadcast => ours::serve(&self.case, address).await,
+        }
     }
 }
 
-impl ClientTask {
-    /// Measures, and prints the sample.
-    pub(crate) fn run(task: &str) -> anyhow::Result<()> {
-        let task: Self = read(task)?;
-        let address = task.address.as_str();
-        let sample = task.runtime.block_on(async {
-            match task.contender {
-                Contender::Floor => task.measure(floor::Client::connect(address, "inbox").await?).await,
-                Contender::Group | Contender::Unix | Contender::Broadcast => {
-                    task.measure(ours::Client::connect(task.contender, address).await?)
-                        .await
+impl Measure {
+    async fn run(&self) -> anyhow::Result<Sample> {
+        let Task { case, address, .. } = &self.task;
+        match case.contender {
+            Contender::Floor => {
+                let mut clients = Vec::new();
+                for session in 0..case.shape.sessions {
+                    clients.push(floor::Client::connect(address, &format!("inbox:{session}")).await?);
                 }
-                Contender::Naive => task.measure(naive::Client::connect(address, "inbox").await?).await,
-                #[cfg(feature = "peers")]
-                Contender::Nats => task.measure(peers::nats::Client::connect(address).await?).await,
-                #[cfg(feature = "peers")]
-                Contender::Tarpc => task.measure(peers::tarpc::Client::connect(address).await?).await,
-                #[cfg(feature = "peers")]
-                Contender::Tonic => task.measure(peers::tonic::Client::connect(address).await?).await,
-                #[cfg(feature = "peers")]
-                Contender::Jsonrpsee => task.measure(peers::jsonrpsee::Client::connect(address).await?).await,
+                self.with(&clients).await
             }
-        })?;
-        println!("{}", serde_json::to_string(&sample)?);
-        Ok(())
+            Contender::Naive => self.with(&[naive::Client::connect(address, "inbox").await?]).await,
+            #[cfg(feature = "peers")]
+            Contender::Nats => self.with(&[peers::nats::Client::connect(address).await?]).await,
+            #[cfg(feature = "peers")]
+            Contender::Tarpc => self.with(&[peers::tarpc::Client::connect(address).await?]).await,
+            #[cfg(feature = "peers")]
+            Contender::Tonic => self.with(&[peers::tonic::Client::connect(address).await?]).await,
+            #[cfg(feature = "peers")]
+            Contender::Jsonrpsee => self.with(&[peers::jsonrpsee::Client::connect(address).await?]).await,
+            Contender::Group | Contender::Unix | Contender::Broadcast => {
+                self.with(&ours::connect_all(case, address, case.shape.sessions).await?)
+                    .await
+            }
+        }
     }
 
-    async fn measure(&self, client: impl Echo) -> anyhow::Result<Sample> {
-        let clients = [client];
+    async fn with(&self, clients: &[impl Echo]) -> anyhow::Result<Sample> {
+        let Case { point, shape, .. } = &self.task.case;
         let load = |millis| Load {
-            callers: self.callers,
-            payload: self.payload,
+            callers: point.callers,
+            payload: point.payload,
             time: Duration::from_millis(millis),
         };
-        load(self.warm_up).run(&clients).await?;
-        sample::take(&self.observed, load(self.measure).run(&clients)).await
+        let measured = async {
+            let idle = sample::idle_memory(&self.observed)?;
+            let warm_up = load(self.warm_up).run(clients).await?.latencies.len();
+            let mut sample = sample::take(&self.observed, load(self.measure).run(clients)).await?;
+            (sample.worker_idle_kib, sample.worker_idle_anonymous_kib) = idle;
+            sample.all_calls = sample.calls + warm_up;
+            anyhow::Ok(sample)
+        };
+        tokio::select! {
+            sample = measured => sample,
+            Err(error) = call_forever(shape.large_within, &clients[0]) => Err(error),
+        }
     }
 }
 
-impl Runtime {
-    fn block_on<T>(self, future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-        let mut builder = match self.threads {
-            0 => tokio::runtime::Builder::new_current_thread(),
-            threads => {
-                let mut builder = tokio::runtime::Builder::new_multi_thread();
-                builder.worker_threads(threads);
-                builder
-            }
-        };
-        builder.enable_all().build()?.block_on(future)
+/// Makes large calls, as many at once; returns at once if that is none.
+async fn call_forever(callers: usize, client: &impl Echo) -> anyhow::Result<()> {
+    if callers == 0 {
+        return Ok(());
+    }
+    let load = Load {
+        callers,
+        payload: LARGE,
+        time: Duration::from_secs(1),
+    };
+    loop {
+        load.run(std::slice::from_ref(client)).await?;
     }
 }
 
 fn read<T: DeserializeOwned>(task: &str) -> anyhow::Result<T> {
-    serde_json::from_str(task)
-        .context("this is how the benchmark starts its own processes; start it without `worker` or `client`")
+    serde_json::from_str(task).context("this is how the benchmark starts its own processes: start it without them")
 }
