@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::connection::{Broken, Connection};
 use crate::resp::{Commands, Value};
@@ -58,9 +59,11 @@ impl Fuse {
                 offer.connection.send(offer.read.as_bytes()).await?;
                 offer.connection
             }
-            None => returned
-                .await
-                .unwrap_or_else(|_| Err(Broken::Lost(io::ErrorKind::ConnectionAborted.into())))?,
+            // The writer waits longer than a reader may, because what it repeats may run twice.
+            None => match timeout(limit, returned).await {
+                Ok(back) => back.unwrap_or_else(|_| Err(Broken::Lost(io::ErrorKind::ConnectionAborted.into())))?,
+                Err(_) => return Err(Broken::Silent),
+            },
         };
         connection.receive(count, limit).await
     }

@@ -36,13 +36,14 @@ struct PackSize {
     average: usize,
 }
 
-impl Default for PackSize {
-    fn default() -> Self {
-        Self { average: 16 }
-    }
-}
-
 impl PackSize {
+    /// Of a client that may pack so many, whatever it does pack: what is read first is not to be more than there is room for.
+    fn new(max_pack: usize) -> Self {
+        Self {
+            average: 16 * max_pack.max(1),
+        }
+    }
+
     fn note(&mut self, requests: usize, entries: usize) {
         if let Some(now) = (requests * 16).checked_div(entries) {
             self.average = ((self.average * 7 + now) / 8).max(16);
@@ -73,6 +74,7 @@ pub(crate) struct GroupReader {
 
 impl GroupReader {
     pub(crate) fn new(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, connection: Connection) -> Self {
+        let max_pack = io.config.max_pack();
         Self {
             io,
             endpoint,
@@ -81,7 +83,7 @@ impl GroupReader {
             look_at: VecDeque::from([Instant::now()]),
             alone: None,
             held_up: false,
-            pack_size: PackSize::default(),
+            pack_size: PackSize::new(max_pack),
             boundary: EntryId::ZERO,
         }
     }
@@ -492,7 +494,8 @@ mod tests {
 
     #[test]
     fn room_for_requests_is_room_for_fewer_packs() {
-        let mut size = PackSize::default();
+        let mut size = PackSize::new(1);
+        assert_eq!(PackSize::new(16).entries(20), 1);
         assert_eq!(size.entries(10), 10);
         (0..50).for_each(|_| size.note(64, 4));
         assert!((1..=2).contains(&size.entries(20)), "{size:?}");

@@ -15,7 +15,7 @@ use crate::connection::Connector;
 use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
-use crate::registry::{Registration, scores, sweep_subscribers};
+use crate::registry::{Registration, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
 use crate::takeover::{Estates, Sweeper};
@@ -170,10 +170,9 @@ impl Pulse {
 
     /// Whether this is the worker of its group that trims: the first by name of those that live.
     fn leads(&self, workers: &[(String, u64)], now_ms: u64) -> bool {
-        let death_ms = self.death_time.as_millis() as u64;
         let leader = workers
             .iter()
-            .filter(|(_, beat)| now_ms.saturating_sub(*beat) < death_ms)
+            .filter(|(_, beat)| is_recent(*beat, now_ms, self.death_time))
             .map(|(name, _)| name)
             .min();
         leader == Some(&self.registration.name())

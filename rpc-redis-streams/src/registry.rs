@@ -201,7 +201,7 @@ impl Servers {
             peer.consumer = server.group.zip(server.consumer);
             peer.version = server.version;
             peer.age = Duration::from_millis(self.now_ms.saturating_sub(beat));
-            peer.alive = peer.age < death_time;
+            peer.alive = is_recent(beat, self.now_ms, death_time);
             Some(peer)
         };
         let mut peers: Vec<Peer> = self.servers.into_iter().filter_map(peer).collect();
@@ -210,11 +210,19 @@ impl Servers {
     }
 }
 
+/// Whether a beat is that of somebody who lives. Redis's clock may have gone back: one that is far ahead of it says nothing.
+pub(crate) fn is_recent(beat_ms: u64, now_ms: u64, death_time: Duration) -> bool {
+    let death_ms = death_time.as_millis() as u64;
+    now_ms.saturating_sub(beat_ms) < death_ms && beat_ms <= now_ms.saturating_add(death_ms)
+}
+
 /// The command that counts those of the list `beats` who live at `now_ms`.
 pub(crate) fn count_live(beats: &str, now_ms: u64, death_time: Duration) -> Cmd {
     let mut count = redis::cmd("ZCOUNT");
     let dead_since = now_ms.saturating_sub(death_time.as_millis() as u64);
-    count.arg(beats).arg(format!("({dead_since}")).arg("+inf");
+    // Redis's clock may have gone back: what is far ahead of it says nothing.
+    let future = now_ms.saturating_add(death_time.as_millis() as u64);
+    count.arg(beats).arg(format!("({dead_since}")).arg(future);
     count
 }
 

@@ -114,9 +114,15 @@ impl Transaction {
         }
         // MULTI and the commands it queues; an error among these makes EXEC fail, and says why.
         let queued: Vec<Value> = answers.take(1 + self.commands).collect();
-        match answers.next() {
-            Some(Value::Array(results)) => self.executed(&results, report),
-            refused => {
+        let exec = answers.next();
+        match (queued.first().and_then(entry::error), exec) {
+            // An ACL without MULTI: the commands have been run one by one.
+            (Some(("NOPERM", why)), _) => {
+                self.executed(&queued[1..], report);
+                report.trouble = Some(format!("replies and acknowledgements are not written together: {why}"));
+            }
+            (_, Some(Value::Array(results))) => self.executed(&results, report),
+            (_, refused) => {
                 let error = queued.iter().chain(&refused).find_map(entry::error);
                 let (code, why) = error.unwrap_or(("", "EXEC was not executed".to_owned()));
                 self.refused(code, why, report);
