@@ -9,8 +9,8 @@ use crate::membership::INBOX_TTL;
 use crate::meta;
 use crate::shared::Shared;
 
-/// How many ticks, of a second each, pass between two renewals while nobody waits for a reply.
-const IDLE_TICKS: u32 = 20;
+/// How many ticks, of half a second each, pass between two renewals while nobody waits for a reply.
+const IDLE_TICKS: u32 = 40;
 
 /// What the writer knows of the inbox.
 #[derive(Debug, Default)]
@@ -142,6 +142,6 @@ mod tests {
         mailbox.lost = true;
         assert!(mailbox.tick(false));
         mailbox.lost = false;
-        assert_eq!((0..).take_while(|_| !mailbox.tick(false)).count(), 16);
+        assert_eq!((0..).take_while(|_| !mailbox.tick(false)).count(), 36);
     }
 }

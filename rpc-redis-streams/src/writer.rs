@@ -37,7 +37,7 @@ const LARGE: usize = 256 << 10;
 const MAX_FUSED: usize = 16 << 10;
 
 /// How often the inbox is looked after, and what Redis refuses for good is tried again.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(500);
 
 /// Owns the connection that writes.
 pub(crate) struct Writer {
