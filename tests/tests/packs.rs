@@ -245,3 +245,38 @@ async fn a_pack_that_one_group_splits_is_not_run_again_by_the_others() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_words_in_an_entry_do_not_keep_redis_busy() {
+    within(LIMIT, async {
+        let server = RedisServer::builder()
+            .arg("--slowlog-log-slower-than", "1000000")
+            .start()
+            .await;
+        let gate = Gate::new();
+        gate.open();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let io = connect(&server, Mode::Group).await;
+        let long = 60_000;
+        // A name that is too long, and a number that is well-formed: zeros may stand before it.
+        for (sequence, method) in [
+            ("1".to_owned(), "1".repeat(long)),
+            ("0".repeat(long), "no.such".to_owned()),
+        ] {
+            let value = format!("notify {CALLER} json\n{sequence} {method} - 1 0 2\n[]\n");
+            server.command(&["XADD", support::STREAM, "*", "rpc1", &value]).await;
+        }
+        eventually(SOON, "both are dead letters", async || {
+            io.dead_letters(10).await.is_ok_and(|letters| letters.len() == 2)
+        })
+        .await;
+        assert_eq!(
+            server.command(&["SLOWLOG", "LEN"]).await,
+            Value::Int(0),
+            "slower than a second"
+        );
+        let echo = support::EchoClient::new(&support::client(&server, Mode::Group).await);
+        assert_eq!(echo.echo("on".to_owned()).await.unwrap(), "on");
+    })
+    .await;
+}

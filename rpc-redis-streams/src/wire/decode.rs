@@ -15,7 +15,8 @@ use rpc_core::{Codec, Headers, Payload, SessionId};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 
 use super::{
-    Decoded, EntryKind, FIELD, MAX_HEADERS, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK, WireRequest,
+    Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK,
+    WireRequest,
 };
 
 /// How much of what was found instead is shown.
@@ -323,7 +324,7 @@ fn session_id(text: &[u8]) -> Result<SessionId, Malformed> {
 
 fn method_name(name: &[u8]) -> Result<&str, Malformed> {
     let name = str::from_utf8(name).map_err(|_| Malformed::MethodNotText)?;
-    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if !(1..=MAX_METHOD).contains(&name.len()) || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(Malformed::Method(shown(name.as_bytes())));
     }
     Ok(name)

@@ -35,14 +35,16 @@ pub(crate) const FIELD: &str = "rpc1";
 /// A Lua function `part(value, index)`: the value of an entry that carries only request `index`, counted from 0, of a well-formed
 /// `value`.
 ///
-/// The lengths at the end of a frame's first line say where the next one begins.
+/// The lengths at the end of a frame's first line say where the next one begins. The pattern spells out the whole line: one
+/// that may begin anywhere is tried at each byte of it, and a long word of digits would keep Redis busy for minutes.
 pub(crate) const PART_IN_LUA: &str = "\
     local function part(value, index) \
         local head = string.find(value, '\\n', 1, true) \
         local at = head + 1 \
         for n = 0, index do \
             local eol = string.find(value, '\\n', at, true) \
-            local headers, arguments = string.match(string.sub(value, at, eol), '(%d+) (%d+)\\n$') \
+            local headers, arguments = \
+                string.match(string.sub(value, at, eol), '^%d+ [^ ]+ [^ ]+ %d+ (%d+) (%d+)\\n$') \
             local stop = eol + headers + arguments + 1 \
             if n == index then return string.sub(value, 1, head) .. string.sub(value, at, stop) end \
             at = stop + 1 \
@@ -65,6 +67,10 @@ const NO_TTL: &str = "-";
 ///
 /// [`rpc_core::Headers`] looks names up by scanning, so a reader must not be made to collect very many.
 const MAX_HEADERS: usize = 1024;
+
+/// The longest name of a method, in bytes: much more than a service and a method have, and too little to be of use to
+/// somebody who wants to keep others busy with it.
+const MAX_METHOD: usize = 1024;
 
 /// The first word of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +199,7 @@ pub(crate) enum Malformed {
         greatest: u64,
     },
 
-    #[error("the method is {0:?}, but a name is not empty and has no spaces or control characters")]
+    #[error("the method is {0:?}, but a name has 1 to {MAX_METHOD} bytes, without spaces and control characters")]
     Method(String),
 
     #[error("the method is not UTF-8")]

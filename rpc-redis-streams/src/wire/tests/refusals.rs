@@ -111,6 +111,8 @@ fn requests_are_checked() {
         Malformed::Method("calc\tadd".into())
     );
     assert!(matches!(call_with("calc.add", "calc add"), Malformed::Words { .. }));
+    assert!(matches!(call_with("calc.add", &"m".repeat(1025)), Malformed::Method(_)));
+    assert!(decode_value(CALL.replacen("calc.add", &"m".repeat(1024), 1)).is_ok());
     let mut bytes = CALL.as_bytes().to_vec();
     bytes[CALL.find("calc").unwrap()] = 0xff;
     assert_eq!(refusal(bytes), Malformed::MethodNotText);
