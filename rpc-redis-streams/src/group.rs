@@ -23,7 +23,7 @@ use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::takeover::Estate;
 
-/// How many requests one read takes at the most: bounded reads overlap with work.
+/// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
 const READ_COUNT: usize = 64;
 
 /// How many pending entries are looked at in one go.
@@ -172,7 +172,7 @@ impl GroupReader {
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&to.group).arg(&to.consumer);
         // At least one: COUNT 0 would be no bound at all.
-        command.arg("COUNT").arg(self.pack_size.entries(room).min(READ_COUNT));
+        command.arg("COUNT").arg(self.pack_size.entries(room.min(READ_COUNT)));
         command.arg("BLOCK").arg(block.as_millis() as u64);
         command.arg("STREAMS").arg(&to.keys.requests).arg(">");
         command
