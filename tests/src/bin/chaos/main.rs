@@ -28,6 +28,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::client::ClientArgs;
 use crate::crowd::CrowdArgs;
@@ -102,10 +103,12 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// As an application would have it that logs at the default level.
+/// As an application would have it that logs at the default level; `RUST_LOG=debug` shows more.
 fn log_to_stderr() {
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
         .with_ansi(false)
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .with_writer(std::io::stderr)
         .init();
 }
