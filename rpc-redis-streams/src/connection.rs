@@ -1,12 +1,15 @@
 //! Connections to Redis: opening them, and opening them again.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::entry;
@@ -17,6 +20,12 @@ use crate::socket::{self, Socket};
 /// How long a name may take to be looked up, only to tell what went wrong.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
 
+/// A connection that lasts so long was a good one.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// The longest pause before a connection that was lost soon is opened again.
+const LONGEST_HASTE: Duration = Duration::from_millis(250);
+
 /// How much room there is for what is received next.
 const READ_SIZE: usize = 16 << 10;
 
@@ -26,6 +35,8 @@ pub(crate) struct Connector {
     info: ConnectionInfo,
     address: String,
     connect_timeout: Duration,
+    /// When each user's connection was last opened, and how many were lost soon in a row.
+    latest: Arc<Mutex<HashMap<&'static str, (Option<Instant>, u32)>>>,
 }
 
 impl Connector {
@@ -36,6 +47,7 @@ impl Connector {
             info: config.connection_info(),
             address: config.address(),
             connect_timeout: config.connect_timeout(),
+            latest: Arc::default(),
         }
     }
 
@@ -202,6 +214,24 @@ impl Connector {
         }
     }
 
+    /// How long to wait before connecting again: not at all, unless the last connection was lost as soon as it was there.
+    /// Something on the way may let a login through and nothing else.
+    fn haste(&self, who: &'static str) -> Duration {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (opened, losses) = latest.entry(who).or_insert((None, 0));
+        let soon = opened.is_some_and(|opened| opened.elapsed() < LASTING);
+        *losses = if soon { *losses + 1 } else { 0 };
+        match *losses {
+            0..=2 => Duration::ZERO,
+            losses => LONGEST_HASTE.min(Duration::from_millis(10) * (losses - 2)),
+        }
+    }
+
+    fn connected(&self, who: &'static str) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.entry(who).or_insert((None, 0)).0 = Some(Instant::now());
+    }
+
     /// Tries until it succeeds: from 20 ms to 1 s between attempts, with jitter, so that the clients of a server that
     /// comes back don't all come at once.
     pub(crate) async fn reconnect(&self, who: &'static str) -> Connection {
@@ -212,9 +242,11 @@ impl Connector {
             .without_max_times()
             .build();
         let mut reported = false;
+        sleep(self.haste(who)).await;
         loop {
             match self.connect().await {
                 Ok(connection) => {
+                    self.connected(who);
                     tracing::info!(connection = who, address = %self.address, "connected again");
                     return connection;
                 }
@@ -303,46 +335,40 @@ impl Connection {
         count: usize,
         limit: Duration,
     ) -> Result<Vec<Value>, Broken> {
-        // The sending, too: where nobody receives, it ends when the buffers on the way are full.
-        let exchange = async {
-            self.send(commands).await?;
-            // Until the last answer is in.
-            self.broken = true;
-            let answers = self.answers(count).await?;
-            self.broken = false;
-            Ok(answers)
-        };
-        timeout(limit, exchange).await.unwrap_or(Err(Broken::Silent))
+        self.send(commands, limit).await?;
+        self.receive(count, limit).await
     }
 
-    /// Sends commands; their answers are to be received one by one.
-    pub(crate) async fn send(&mut self, commands: &[u8]) -> Result<(), Broken> {
+    /// Sends commands; their answers are to be received. Fails if nothing is taken for as long as `limit`: where nobody
+    /// receives, sending ends when the buffers on the way are full.
+    pub(crate) async fn send(&mut self, commands: &[u8], limit: Duration) -> Result<(), Broken> {
         if self.broken {
             let why = "the connection was given up";
             return Err(Broken::Lost(io::Error::new(io::ErrorKind::NotConnected, why)));
         }
         self.broken = true;
-        self.socket.write_all(commands).await.map_err(Broken::Lost)?;
-        self.socket.flush().await.map_err(Broken::Lost)?;
+        let mut rest = commands;
+        while !rest.is_empty() {
+            let sent = within(limit, self.socket.write(rest)).await?;
+            if sent == 0 {
+                return Err(Broken::Lost(io::ErrorKind::WriteZero.into()));
+            }
+            rest = &rest[sent..];
+        }
+        within(limit, self.socket.flush()).await?;
         self.broken = false;
         Ok(())
     }
 
-    /// The next `count` answers; the connection fails if they do not come within `limit`, or nobody waits for them.
+    /// The next `count` answers. The connection fails if nothing is received for as long as `limit`, or nobody waits for
+    /// them.
     pub(crate) async fn receive(&mut self, count: usize, limit: Duration) -> Result<Vec<Value>, Broken> {
         self.broken = true;
-        let answers = timeout(limit, self.answers(count))
-            .await
-            .unwrap_or(Err(Broken::Silent))?;
-        self.broken = false;
-        Ok(answers)
-    }
-
-    async fn answers(&mut self, count: usize) -> Result<Vec<Value>, Broken> {
         let mut answers = Vec::with_capacity(count);
         while answers.len() < count {
-            answers.push(self.next().await?);
+            answers.push(self.next(limit).await?);
         }
+        self.broken = false;
         Ok(answers)
     }
 
@@ -355,18 +381,14 @@ impl Connection {
         }
     }
 
-    async fn next(&mut self) -> Result<Value, Broken> {
+    async fn next(&mut self, limit: Duration) -> Result<Value, Broken> {
         loop {
             if let Some(answer) = self.decoder.next().map_err(Broken::Garbled)? {
                 return Ok(answer);
             }
             // What was taken out shares the memory of what comes after it, for as long as it is held.
             self.decoder.buffer.reserve(READ_SIZE);
-            let read = self
-                .socket
-                .read_buf(&mut self.decoder.buffer)
-                .await
-                .map_err(Broken::Lost)?;
+            let read = within(limit, self.socket.read_buf(&mut self.decoder.buffer)).await?;
             if read == 0 {
                 return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -374,6 +396,13 @@ impl Connection {
     }
 }
 
+/// The limit is one for silence: what is large takes long on a slow line.
+async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, Broken> {
+    match timeout(limit, step).await {
+        Ok(done) => done.map_err(Broken::Lost),
+        Err(_) => Err(Broken::Silent),
+    }
+}
 #[cfg(test)]
 mod tests {
     use tokio::io::duplex;

@@ -56,7 +56,7 @@ impl Fuse {
         let offer = self.offer().take();
         *connection = match offer {
             Some(mut offer) => {
-                offer.connection.send(offer.read.as_bytes()).await?;
+                offer.connection.send(offer.read.as_bytes(), limit).await?;
                 offer.connection
             }
             // The writer waits longer than a reader may, because what it repeats may run twice.

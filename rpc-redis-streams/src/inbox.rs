@@ -215,6 +215,12 @@ impl InboxReader {
     /// now on counts: an old signal to close must not close a channel that was opened after it.
     async fn rewind(&mut self) -> Result<(), RedisStreamsError> {
         let (keys, connector) = (&self.io.destination.keys, &self.io.connector);
+        // After a failover to a server whose clock is behind, say. What is read again nobody waits for any more.
+        let inbox = keys.inbox(self.io.session());
+        if last_id(&mut self.connection, connector, &inbox).await? < self.io.inbox_cursor.get() {
+            tracing::warn!(inbox, "the inbox has gone back in time; reading it from its start");
+            self.io.inbox_cursor.set(EntryId::ZERO);
+        }
         if let Some(read) = self.control {
             let last = last_id(&mut self.connection, connector, &keys.control).await?;
             self.control = Some(read.min(last));
