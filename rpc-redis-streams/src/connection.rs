@@ -35,8 +35,16 @@ pub(crate) struct Connector {
     info: ConnectionInfo,
     address: String,
     connect_timeout: Duration,
-    /// When each user's connection was last opened, and how many were lost soon in a row.
-    latest: Arc<Mutex<HashMap<&'static str, (Option<Instant>, u32)>>>,
+    /// What has become of the connections of each user.
+    latest: Arc<Mutex<HashMap<&'static str, Latest>>>,
+}
+
+/// The latest connection of one user.
+#[derive(Default)]
+struct Latest {
+    opened: Option<Instant>,
+    /// How many were lost soon, in a row.
+    losses: u32,
 }
 
 impl Connector {
@@ -218,10 +226,10 @@ impl Connector {
     /// Something on the way may let a login through and nothing else.
     fn haste(&self, who: &'static str) -> Duration {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (opened, losses) = latest.entry(who).or_insert((None, 0));
-        let soon = opened.is_some_and(|opened| opened.elapsed() < LASTING);
-        *losses = if soon { *losses + 1 } else { 0 };
-        match *losses {
+        let latest = latest.entry(who).or_default();
+        let soon = latest.opened.is_some_and(|opened| opened.elapsed() < LASTING);
+        latest.losses = if soon { latest.losses + 1 } else { 0 };
+        match latest.losses {
             0..=2 => Duration::ZERO,
             losses => LONGEST_HASTE.min(Duration::from_millis(10) * (losses - 2)),
         }
@@ -229,7 +237,7 @@ impl Connector {
 
     fn connected(&self, who: &'static str) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.entry(who).or_insert((None, 0)).0 = Some(Instant::now());
+        latest.entry(who).or_default().opened = Some(Instant::now());
     }
 
     /// Tries until it succeeds: from 20 ms to 1 s between attempts, with jitter, so that the clients of a server that

@@ -15,6 +15,7 @@ use crate::connection::Connector;
 use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
+use crate::patience::PatientConnection;
 use crate::registry::{Registration, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
@@ -23,6 +24,9 @@ use crate::trim::Trimmer;
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
+
+/// How often the same trouble is reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long an answer may take at the most before the connection is given up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -53,6 +57,8 @@ pub(crate) struct Pulse {
     pub(crate) retention: Retention,
     pub(crate) clock: Clock,
     pub(crate) estates: Arc<Estates>,
+    /// When it was last reported that Redis refuses the claim to the stream.
+    pub(crate) claim_refused: Option<Instant>,
     /// Of a worker of a group.
     pub(crate) sweeper: Option<Sweeper>,
     pub(crate) trimmer: Trimmer,
@@ -125,35 +131,41 @@ impl Pulse {
         }
     }
 
-    fn connected<'a>(&self, connection: &'a mut Option<redis::Connection>) -> RedisResult<&'a mut redis::Connection> {
+    fn connected<'a>(&self, connection: &'a mut Option<PatientConnection>) -> RedisResult<&'a mut PatientConnection> {
         match connection {
             Some(connection) => Ok(connection),
             None => Ok(connection.insert(self.connect()?)),
         }
     }
 
-    fn connect(&self) -> RedisResult<redis::Connection> {
+    fn connect(&self) -> RedisResult<PatientConnection> {
         let client = redis::Client::open(self.connector.info().clone())?;
         // Where packets vanish, there must be time left for another connection before others think us dead.
         let patience = self.death_time / 2;
         let connection = client.get_connection_with_timeout(self.connector.connect_timeout().min(patience))?;
-        let limit = ANSWER_LIMIT.min(patience);
-        connection.set_read_timeout(Some(limit))?;
-        connection.set_write_timeout(Some(limit))?;
-        Ok(connection)
+        PatientConnection::new(connection, ANSWER_LIMIT.min(patience))
     }
 
     /// Returns whether this is the worker that leads its group.
-    fn beat(&mut self, connection: &mut redis::Connection, liveness: &mut Liveness) -> RedisResult<bool> {
+    fn beat(&mut self, connection: &mut PatientConnection, liveness: &mut Liveness) -> RedisResult<bool> {
         let asked = Instant::now();
         let time: Value = redis::cmd("TIME").query(connection)?;
         let now_ms = entry::time_ms(time).unwrap_or_else(|| self.clock.now_ms());
         self.clock.set(now_ms, asked);
-        let mut beat = self.registration.beat(&self.keys, now_ms);
-        // Again and again, because somebody may have flushed or deleted it.
-        add_claim(&mut beat, &self.keys, self.mode, self.retention);
-        beat.exec(connection)?;
+        self.registration.beat(&self.keys, now_ms).exec(connection)?;
         liveness.beat(now_ms);
+        // Again and again, because somebody may have flushed or deleted it. Apart from the beat: where it is refused (a key of
+        // another type), this server lives all the same.
+        let mut claim = redis::pipe();
+        add_claim(&mut claim, &self.keys, self.mode, self.retention);
+        match claim.exec(connection) {
+            Err(error) if error.code().is_none() => return Err(error),
+            Err(error) if self.claim_refused.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) => {
+                self.claim_refused = Some(Instant::now());
+                tracing::warn!(key = self.keys.meta, %error, "redis refuses what all users of the stream agree on");
+            }
+            _ => {}
+        }
         let Some(sweeper) = &mut self.sweeper else {
             return sweep_subscribers(connection, &self.keys, now_ms, self.death_time).map(|()| false);
         };

@@ -205,7 +205,11 @@ impl RpcIo for RedisStreamsIo {
         let keys = &inner.destination.keys;
         let servers = Servers::read(inner.ask(LIST_SERVERS, Servers::question(keys)).await?);
         let beats = inner.ask(LIST_SERVERS, servers.beats_question(keys)).await?;
-        Ok(servers.peers(keys, beats, inner.config.death_time()))
+        let mut peers = servers.peers(keys, beats, inner.config.death_time());
+        if !peers.is_empty() && peers.iter().all(|peer| !peer.alive) && inner.cannot_beat().await {
+            peers.iter_mut().for_each(|peer| peer.alive = true);
+        }
+        Ok(peers)
     }
 
     async fn backlog(&self) -> Result<Option<u64>, IoError> {

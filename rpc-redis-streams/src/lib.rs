@@ -41,6 +41,7 @@ mod meta;
 mod outbox;
 mod packing;
 mod packs;
+mod patience;
 mod registry;
 mod report;
 mod resp;

@@ -89,6 +89,7 @@ impl Shared {
             retention: agreement.retention,
             clock: self.clock.clone(),
             estates: Arc::clone(&self.estates),
+            claim_refused: None,
             trimmer: Trimmer::new(
                 keys.clone(),
                 self.destination.group.clone(),

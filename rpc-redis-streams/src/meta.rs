@@ -14,7 +14,7 @@ use crate::resp::Value;
 use crate::retention::Retention;
 
 /// The version of the wire format.
-const WIRE_VERSION: u32 = 1;
+pub(crate) const WIRE_VERSION: u32 = 1;
 
 /// The oldest Redis that has all that is used (XADD NOMKSTREAM, MINID).
 const OLDEST_REDIS: (u64, u64) = (6, 2);

@@ -12,6 +12,7 @@ use crate::connection::{Connection, Connector};
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;
+use crate::patience::PatientConnection;
 use crate::resp::Value;
 
 /// How long the registry outlives the last server.
@@ -84,7 +85,7 @@ impl Registration {
 
 /// Takes subscribers off the list that have been silent for long: nothing of theirs is left to be taken over.
 pub(crate) fn sweep_subscribers(
-    connection: &mut redis::Connection,
+    connection: &mut PatientConnection,
     keys: &Keys,
     now_ms: u64,
     death_time: Duration,
@@ -112,7 +113,7 @@ pub(crate) fn sweep_subscribers(
 /// Takes a dead worker's description off the list. HGETALL, HDEL: workers are listed by session, and only their consumer
 /// name is known here.
 pub(crate) fn remove_registration(
-    connection: &mut redis::Connection,
+    connection: &mut PatientConnection,
     keys: &Keys,
     group: &str,
     consumer: &str,

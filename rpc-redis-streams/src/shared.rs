@@ -22,9 +22,10 @@ use crate::error::RedisStreamsError;
 use crate::fuse::Fuse;
 use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
-use crate::meta::Agreement;
+use crate::meta::{self, Agreement};
 use crate::outbox::{Message, Outbox};
 use crate::registry::Registration;
+use crate::report::{code_of, is_passing};
 use crate::resp::Value;
 use crate::takeover::Estates;
 
@@ -73,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) opened: AtomicBool,
     started: Instant,
     warned_ms: AtomicU64,
+    /// When Redis was last seen to take no writes.
+    writes_refused: Mutex<Option<Instant>>,
 }
 
 /// What only a channel that serves has.
@@ -115,6 +118,7 @@ impl Shared {
             opened: AtomicBool::new(false),
             started: Instant::now(),
             warned_ms: AtomicU64::new(0),
+            writes_refused: Mutex::new(None),
             config,
         }
     }
@@ -147,6 +151,29 @@ impl Shared {
             Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
             None => Ok(answers),
         }
+    }
+
+    /// Whether servers may be silent because Redis takes no writes, or took none a moment ago: out of memory, say. Then
+    /// nobody is dead for it.
+    ///
+    /// HSETNX of what is there already: refused like a beat, and otherwise without effect.
+    pub(crate) async fn cannot_beat(&self) -> bool {
+        let mut probe = redis::pipe();
+        probe
+            .cmd("HSETNX")
+            .arg(&self.destination.keys.meta)
+            .arg("version")
+            .arg(meta::WIRE_VERSION);
+        let answer = self.ask("HSETNX of the wire version", probe).await;
+        let mut refused = self.writes_refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(RedisStreamsError::CommandRefused { answer, .. }) = answer
+            && is_passing(code_of(&answer))
+        {
+            *refused = Some(Instant::now());
+        }
+        // A beat that was refused is made up for by the next, over a new connection.
+        let a_moment = 3 * self.config.heartbeat_interval();
+        refused.is_some_and(|last| last.elapsed() < a_moment)
     }
 
     /// Runs `command` on the connection for management, which is opened when it is needed and dropped when it fails.

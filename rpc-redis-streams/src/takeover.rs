@@ -10,6 +10,7 @@ use rpc_core::liveness::Liveness;
 
 use crate::entry;
 use crate::keys::Keys;
+use crate::patience::PatientConnection;
 use crate::registry::remove_registration;
 use crate::resp::Value;
 
@@ -105,7 +106,7 @@ impl Sweeper {
     /// Where somebody is dead, and every minute, XINFO CONSUMERS; and what removing the dead takes.
     pub(crate) fn sweep(
         &mut self,
-        connection: &mut redis::Connection,
+        connection: &mut PatientConnection,
         workers: &[(String, u64)],
         liveness: &Liveness,
         estates: &Estates,
@@ -189,7 +190,7 @@ impl Sweeper {
 
     /// Removes the dead who have had nothing pending for as long as a read of theirs could still block: a frozen worker's
     /// read can take an entry after its consumer was deleted, and recreates it.
-    fn bury(&mut self, connection: &mut redis::Connection, idle_dead: Vec<(String, u64)>) -> RedisResult<()> {
+    fn bury(&mut self, connection: &mut PatientConnection, idle_dead: Vec<(String, u64)>) -> RedisResult<()> {
         self.settled
             .retain(|(name, _)| idle_dead.iter().any(|(dead, _)| dead == name));
         for (name, beat) in idle_dead {

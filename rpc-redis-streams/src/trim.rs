@@ -13,6 +13,7 @@ use crate::entry;
 use crate::extent::Extent;
 use crate::groups::GroupState;
 use crate::keys::Keys;
+use crate::patience::PatientConnection;
 use crate::registry::count_live;
 use crate::resp::Value;
 use crate::retention::Retention;
@@ -69,7 +70,7 @@ impl Trimmer {
     /// XINFO GROUPS, XPENDING for each group that has something pending, and, if there is something to trim, HSET and
     /// XTRIM MINID ~. Now and then ZCOUNT, for each group that stands still. Where the stream is cut to a length, EVAL of
     /// XINFO STREAM instead of the last two.
-    pub(crate) fn trim(&mut self, connection: &mut redis::Connection, now_ms: u64) -> RedisResult<bool> {
+    pub(crate) fn trim(&mut self, connection: &mut PatientConnection, now_ms: u64) -> RedisResult<bool> {
         let groups: Value = redis::cmd("XINFO")
             .arg("GROUPS")
             .arg(&self.keys.requests)
@@ -90,7 +91,7 @@ impl Trimmer {
     /// Records the settled floor in `meta`: the oldest entry that some group has not acknowledged, where a group that joins
     /// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns
     /// whether the floor has moved.
-    fn settle_floor(&mut self, connection: &mut redis::Connection, groups: &[GroupState]) -> RedisResult<bool> {
+    fn settle_floor(&mut self, connection: &mut PatientConnection, groups: &[GroupState]) -> RedisResult<bool> {
         // Destroyed, and about to be created anew: what it had not settled is not to be trimmed meanwhile.
         if !groups.iter().any(|group| group.name == self.group) {
             return Ok(false);
@@ -123,7 +124,7 @@ impl Trimmer {
     }
 
     /// The first entry that a group has not settled.
-    fn settled_by(&self, connection: &mut redis::Connection, group: &GroupState) -> RedisResult<EntryId> {
+    fn settled_by(&self, connection: &mut PatientConnection, group: &GroupState) -> RedisResult<EntryId> {
         if group.pending == 0 {
             return Ok(group.delivered.next());
         }
@@ -138,7 +139,7 @@ impl Trimmer {
 
     /// Warns when a stream that is cut to a length is about to drop what some group has not settled, and counts what it
     /// has dropped.
-    fn watch_bound(&mut self, connection: &mut redis::Connection, groups: &[GroupState]) -> RedisResult<()> {
+    fn watch_bound(&mut self, connection: &mut PatientConnection, groups: &[GroupState]) -> RedisResult<()> {
         let stream = &self.keys.requests;
         let extent: Value = Extent::question(stream).query(connection)?;
         let (Some(bound), Some(extent)) = (&mut self.bound, Extent::read(extent)) else {
@@ -177,7 +178,7 @@ impl Trimmer {
     /// are not destroyed either, because somebody may come back for what is theirs.
     fn report_abandoned(
         &mut self,
-        connection: &mut redis::Connection,
+        connection: &mut PatientConnection,
         groups: &[GroupState],
         now_ms: u64,
     ) -> RedisResult<()> {
