@@ -110,6 +110,10 @@ impl Endpoint for Shared {
         self.dispatcher.cancel(call, deadline);
     }
 
+    fn broken(&self) {
+        self.abort();
+    }
+
     fn close_requested(self: Arc<Self>) {
         if self.settings.obey_close_signal {
             self.begin_close();

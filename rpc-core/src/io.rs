@@ -121,6 +121,9 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// arrive.
     fn cancelled(&self, call: CallId, deadline: Option<Instant>);
 
+    /// The IO has ended of its own, because its runtime is gone, say, and carries nothing any more: so the channel ends, at once.
+    fn broken(&self);
+
     /// A peer has signalled the channels of the stream to close; this one does if it is configured to obey.
     fn close_requested(self: Arc<Self>);
 }

@@ -147,6 +147,16 @@ impl Shared {
         self.closed.cancel();
     }
 
+    /// Ends everything at once, unless that has been done.
+    pub(crate) fn abort(&self) {
+        if !self.closed.is_cancelled() {
+            self.end();
+            self.dispatcher.abort();
+            self.io.abort();
+            self.closed.cancel();
+        }
+    }
+
     /// Refuses further calls and ends those that wait.
     fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
@@ -285,11 +295,9 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        if !self.shared.closed.is_cancelled() && !self.shared.closing.load(Ordering::Acquire) {
-            self.shared.end();
-            self.shared.dispatcher.abort();
-            self.shared.io.abort();
-            self.shared.closed.cancel();
+        // One that is closing does so to its end.
+        if !self.shared.closing.load(Ordering::Acquire) {
+            self.shared.abort();
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::error::RedisStreamsError;
 use crate::group::GroupReader;
 use crate::inbox::{InboxReader, reads_stream};
 use crate::keys::Keys;
+use crate::lifeline;
 use crate::meta;
 use crate::outbox::Message;
 use crate::registry::{self, LIST_SERVERS, Servers};
@@ -184,12 +185,12 @@ impl RpcIo for RedisStreamsIo {
         *io.endpoint() = Some(endpoint.clone());
         match group_reader {
             Some(connection) => {
-                tokio::spawn(GroupReader::new(Arc::clone(io), endpoint.clone(), connection).run());
+                lifeline::spawn(io, GroupReader::new(Arc::clone(io), endpoint.clone(), connection).run());
             }
             None => io.group_drained.cancel(),
         }
-        tokio::spawn(inbox_reader.run());
-        tokio::spawn(Writer::new(Arc::clone(io), endpoint, connection, agreement).run());
+        lifeline::spawn(io, inbox_reader.run());
+        lifeline::spawn(io, Writer::new(Arc::clone(io), endpoint, connection, agreement).run());
         Ok(())
     }
 
@@ -260,11 +261,7 @@ impl RpcIo for RedisStreamsIo {
     }
 
     fn abort(&self) {
-        self.inner.draining.cancel();
-        self.inner.stopped.cancel();
-        self.inner.server().take();
-        // The endpoint holds the channel, which holds this IO.
-        self.inner.endpoint().take();
+        self.inner.abort();
     }
 }
 

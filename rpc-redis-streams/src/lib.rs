@@ -35,6 +35,7 @@ mod inbox;
 mod inspect;
 mod io;
 mod keys;
+mod lifeline;
 mod mailbox;
 mod membership;
 mod meta;

@@ -220,6 +220,15 @@ impl Shared {
         self.endpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends all tasks, and the heartbeat.
+    pub(crate) fn abort(&self) {
+        self.draining.cancel();
+        self.stopped.cancel();
+        self.server().take();
+        // The endpoint holds the channel, which holds this IO.
+        self.endpoint().take();
+    }
+
     /// Forgets requests that nobody waits for any more: while Redis is away, they would pile up.
     pub(crate) fn purge_outbox(&self) {
         if let Some(endpoint) = self.endpoint().clone() {

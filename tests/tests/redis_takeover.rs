@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
-use rpc_core::{Mode, RpcChannel};
+use rpc_core::{CallError, Mode, RpcChannel};
 use rpc_redis_streams::{Config, ConfigBuilder, RedisStreamsIo};
 use support::{EchoClient, Gate, client};
 use tests::{RedisServer, eventually, within};
@@ -75,6 +75,44 @@ async fn what_a_closing_worker_had_not_begun_keeps_its_attempt() {
             assert_eq!(call.await.unwrap(), Ok(1), "it begins for the first time");
         }
         assert_eq!(open.runs(), 18);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_runtime_is_gone_is_dead_although_somebody_holds_its_channel() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let config = || {
+            config(&server)
+                .heartbeat_interval(Duration::from_millis(100))
+                .death_time(Duration::from_secs(1))
+        };
+        let shut = Gate::new();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let held = {
+            let (config, shut) = (config(), Arc::clone(&shut));
+            runtime.spawn(async move { start(config, &shut).await }).await.unwrap()
+        };
+        let io = RedisStreamsIo::connect(config().build().unwrap()).await.unwrap();
+        let echo = EchoClient::new(&RpcChannel::open(io).await.unwrap());
+        let call = tokio::spawn(echo.gated(7));
+        eventually(SOON, "it runs", async || shut.running() == 1).await;
+        runtime.shutdown_background();
+
+        held.closed().await;
+        let own = EchoClient::new(&held).echo("a".to_owned()).await;
+        assert!(matches!(own, Err(CallError::Closed { .. })), "{own:?}");
+        let soon = echo.with_timeout(Duration::from_secs(2));
+        eventually(SOON, "nobody is there", async || {
+            matches!(soon.echo("b".to_owned()).await, Err(CallError::NoWorkers { .. }))
+        })
+        .await;
+        let open = Gate::new();
+        open.open();
+        let _other = start(config(), &open).await;
+        assert_eq!(call.await.unwrap(), Ok(7), "it is taken over");
+        drop(held);
     })
     .await;
 }
