@@ -18,7 +18,7 @@ pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
     Ok(f64::from(user + system) * 1e6 / a_second as f64)
 }
 
-/// One of the lines of /proc/<pid>/status that state kB.
+/// One of the lines of `/proc/<pid>/status` that state kB.
 pub(crate) fn memory_kib(pid: u32, field: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).with_context(|| path.clone())?;

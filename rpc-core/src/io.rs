@@ -160,7 +160,7 @@ pub struct ChannelSettings {
     pub call_timeout: Duration,
     /// How long `close` waits for running handlers (10 s).
     pub close_grace: Duration,
-    /// How many requests may wait for a group, not handed out or not settled, before further ones to the stream are refused
+    /// How many entries of requests may wait for a group, not handed out or not settled, before further ones to the stream are refused
     /// as `Overloaded` (1 000 000). Group mode only.
     pub max_backlog: usize,
     /// How many bytes the encoded arguments of a request may have, and the encoded result of one (16 MiB). Larger ones

@@ -272,8 +272,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// How many requests may wait in the stream before this channel's further requests to it are refused as `Overloaded`,
-    /// before they are written; group mode only.
+    /// How many entries may wait in the stream before this channel's further requests to it are refused as `Overloaded`,
+    /// before they are written; group mode only. Calls that share an entry ([`max_pack`](Self::max_pack)) count once.
     ///
     /// Those that a group has not been handed and those that it has not settled count, of the group that has most. The
     /// length of the stream is looked at while requests are written (XLEN, every 10 ms or 256 requests); above the bound the
