@@ -39,6 +39,7 @@ pub(crate) fn needed() -> (Vec<Contender>, Vec<Point>, Vec<String>) {
     let contenders = vec![
         Contender::Floor,
         Contender::Group,
+        Contender::Unpacked,
         #[cfg(feature = "peers")]
         Contender::Nats,
     ];

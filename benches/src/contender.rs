@@ -12,7 +12,10 @@ pub(crate) enum Contender {
     /// This project, in a consumer group, with default settings.
     #[value(name = "ours/group")]
     Group,
-    /// The same over a unix socket.
+    /// The same with each call in an entry of its own.
+    #[value(name = "ours/group/unpacked")]
+    Unpacked,
+    /// The first over a unix socket.
     #[value(name = "ours/group/unix")]
     Unix,
     /// This project in broadcast, with one subscriber.
@@ -65,7 +68,7 @@ impl Contender {
     /// What it needs.
     pub(crate) fn needs(self) -> Need {
         match self {
-            Self::Floor | Self::Group | Self::Broadcast | Self::Naive => Need::Redis,
+            Self::Floor | Self::Group | Self::Unpacked | Self::Broadcast | Self::Naive => Need::Redis,
             Self::Unix => Need::RedisUnix,
             #[cfg(feature = "peers")]
             Self::Nats => Need::Nats,

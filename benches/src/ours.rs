@@ -56,6 +56,7 @@ async fn connect(contender: Contender, address: &str, number: usize) -> anyhow::
         .max_backlog(BACKLOG);
     let config = match contender {
         Contender::Broadcast => config.broadcast(),
+        Contender::Unpacked => config.group(GROUP).max_pack(1),
         _ => config.group(GROUP),
     };
     Ok(RedisStreamsIo::connect(config.build()?).await?)
