@@ -29,6 +29,46 @@ const READ_COUNT: usize = 64;
 /// How many pending entries are looked at in one go.
 const PENDING_PAGE: usize = 256;
 
+/// The length of the first field of an entry.
+const SIZE: &str = "\
+    local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
+    return found[1] and #(found[1][2][2] or '') or 0";
+
+/// What Redis could be thought to hang up on for its size.
+const LARGE: u64 = 256 << 10;
+
+/// After so many lost connections in a row, an entry is looked at more closely before it is fetched again.
+const SUSPICIOUS: u32 = 3;
+
+/// The entry that was being fetched when connections were lost, one after the other.
+#[derive(Debug, Default)]
+struct Unfetched {
+    entry: EntryId,
+    losses: u32,
+    given_up: bool,
+}
+
+impl Unfetched {
+    fn lost(&mut self, entry: EntryId) {
+        if self.entry != entry {
+            *self = Self {
+                entry,
+                ..Self::default()
+            };
+        }
+        self.losses += 1;
+    }
+
+    fn is_suspicious(&self, entry: EntryId) -> bool {
+        self.entry == entry && self.losses >= SUSPICIOUS
+    }
+
+    /// True the first time: it is pending until the writer has settled it.
+    fn give_up(&mut self, entry: EntryId) -> bool {
+        self.entry == entry && !std::mem::replace(&mut self.given_up, true)
+    }
+}
+
 /// How many requests an entry carries, on average: room is counted in requests, and Redis counts entries.
 #[derive(Debug)]
 struct PackSize {
@@ -68,6 +108,7 @@ pub(crate) struct GroupReader {
     /// Whether others wait for that one to be settled.
     held_up: bool,
     pack_size: PackSize,
+    unfetched: Unfetched,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
 }
@@ -84,6 +125,7 @@ impl GroupReader {
             alone: None,
             held_up: false,
             pack_size: PackSize::new(max_pack),
+            unfetched: Unfetched::default(),
             boundary: EntryId::ZERO,
         }
     }
@@ -423,6 +465,9 @@ impl GroupReader {
     }
 
     async fn take_up(&mut self, id: EntryId, deliveries: u32) -> Result<(), RedisStreamsError> {
+        if self.is_hopeless(id).await? {
+            return Ok(());
+        }
         let (to, id_text) = (&self.io.destination, id.to_string());
         let mut question = redis::pipe();
         let deliveries = if self.io.inherited.load(Ordering::Acquire) {
@@ -443,12 +488,15 @@ impl GroupReader {
             deliveries.saturating_add(1)
         };
         question.add_command(ask_boundary(to));
-        let mut answers = self
+        let answers = self
             .io
             .connector
             .ask(&mut self.connection, "read a pending entry", &question)
-            .await?
-            .into_iter();
+            .await;
+        if let Err(RedisStreamsError::Command { .. }) = answers {
+            self.unfetched.lost(id);
+        }
+        let mut answers = answers?.into_iter();
         let answer = answers.next();
         self.learn_boundary(answers.next().as_ref().and_then(entry::id));
         match entry::entries(answer.unwrap_or_default()).pop() {
@@ -468,6 +516,35 @@ impl GroupReader {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry is not to be fetched: Redis hangs up on each who does, because it is larger than an answer may be.
+    /// Then it goes to the dead letters as it is, or all that is behind it would wait for ever.
+    async fn is_hopeless(&mut self, id: EntryId) -> Result<bool, RedisStreamsError> {
+        if !self.unfetched.is_suspicious(id) {
+            return Ok(false);
+        }
+        let mut question = redis::pipe();
+        question.cmd("EVAL").arg(SIZE).arg(1);
+        question.arg(&self.io.destination.keys.requests).arg(id.to_string());
+        let answer = self
+            .io
+            .connector
+            .ask(&mut self.connection, "EVAL of the size of an entry", &question)
+            .await?
+            .pop();
+        let size = answer.as_ref().and_then(entry::number).unwrap_or(0);
+        // A small one is not the reason.
+        if size < LARGE {
+            return Ok(false);
+        }
+        if self.unfetched.give_up(id) {
+            let reason = format!("redis hangs up on its {size} bytes; see its client-output-buffer-limit");
+            tracing::error!(entry = %id, reason, "a dead letter");
+            self.endpoint.malformed();
+            self.io.outbox.push(Message::Malformed { entry: id, reason });
+        }
+        Ok(true)
     }
 
     /// Remembers this connection's id, by which a blocked read can be ended early when the channel drains.
@@ -491,6 +568,21 @@ fn pending_entry(row: Value) -> Option<(EntryId, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_is_suspicious_after_three_losses_in_a_row_and_given_up_once() {
+        let (one, two) = (EntryId { ms: 1, seq: 0 }, EntryId { ms: 2, seq: 0 });
+        let mut unfetched = Unfetched::default();
+        unfetched.lost(one);
+        unfetched.lost(one);
+        unfetched.lost(two);
+        unfetched.lost(two);
+        assert!(!unfetched.is_suspicious(two) && !unfetched.is_suspicious(one));
+        unfetched.lost(two);
+        assert!(unfetched.is_suspicious(two));
+        assert!(unfetched.give_up(two));
+        assert!(!unfetched.give_up(two) && unfetched.is_suspicious(two));
+    }
 
     #[test]
     fn room_for_requests_is_room_for_fewer_packs() {

@@ -611,3 +611,26 @@ async fn a_stream_deleted_while_something_is_to_be_taken_over_is_served_again() 
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_redis_hangs_up_on_does_not_hold_up_the_others() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let config = "client-output-buffer-limit";
+        server
+            .command(&["CONFIG", "SET", config, "normal 1048576 1048576 1"])
+            .await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let large = tokio::spawn(echo.with_timeout(Duration::from_secs(8)).echo("x".repeat(3 << 20)));
+        let small = tokio::spawn(async move { echo.echo("small".to_owned()).await });
+        assert_eq!(small.await.unwrap().as_deref(), Ok("small"));
+        eventually(SOON, "the large one is a dead letter", async || {
+            server.command(&["XLEN", "{faults}:dead"]).await == Value::Int(1)
+        })
+        .await;
+        assert!(matches!(large.await.unwrap(), Err(CallError::DeadlineExceeded { .. })));
+    })
+    .await;
+}
