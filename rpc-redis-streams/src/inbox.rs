@@ -7,12 +7,12 @@ use redis::Cmd;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
-use crate::extent::last_id;
+use crate::extent::{Extent, last_id};
 use crate::inbound::{self, History};
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
@@ -23,6 +23,9 @@ const READ_COUNT: usize = 64;
 
 /// How far back a new channel looks for calls that were given up: those with a longer time to live are few.
 const CANCELS_HEARD: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether the streams are still the same, as often as reads end.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Owns the connection that blocks in XREAD.
 pub(crate) struct InboxReader {
@@ -35,6 +38,8 @@ pub(crate) struct InboxReader {
     opened: EntryId,
     /// Read only by broadcast subscribers.
     stream: Option<Subscription>,
+    /// When it was last looked whether the streams are still the same.
+    looked: Instant,
     /// Whether what is written goes in front of its reads: not where there is a reader of the group, too.
     fused: bool,
 }
@@ -55,6 +60,7 @@ impl InboxReader {
             control,
             opened: control.unwrap_or(EntryId::ZERO),
             stream,
+            looked: Instant::now(),
             fused,
         }
     }
@@ -94,7 +100,7 @@ impl InboxReader {
         let io = Arc::clone(&self.io);
         let read = async {
             loop {
-                self.look_for_gaps().await;
+                self.look_around().await;
                 self.read_once().await;
             }
         };
@@ -181,15 +187,65 @@ impl InboxReader {
         }
     }
 
-    /// Looks, when it is time, whether requests were trimmed before they could be read.
-    async fn look_for_gaps(&mut self) {
-        let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_look_due()) else {
-            return;
-        };
-        if let Err(error) = stream.look(&self.io, &*self.endpoint, &mut self.connection).await {
+    /// Looks, when it is time, whether requests were trimmed before they could be read, and whether what is read is still
+    /// what it was.
+    async fn look_around(&mut self) {
+        let mut looked = Ok(());
+        if self.looked.elapsed() >= LOOK_INTERVAL {
+            looked = self.look_for_other_streams().await;
+        }
+        if looked.is_ok()
+            && let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_look_due())
+        {
+            looked = stream.look(&self.io, &*self.endpoint, &mut self.connection).await;
+        }
+        if let Err(error) = looked {
             tracing::debug!(%error, "the reading connection is lost");
             self.reconnect().await;
         }
+    }
+
+    /// Looks whether a stream was deleted and has begun anew with lower ids. Where the last one that was read lies in the future
+    /// (of a clock that was wrong, say), nothing that follows would ever be read, and no lost connection says so.
+    ///
+    /// EVAL of XINFO STREAM, once or twice.
+    async fn look_for_other_streams(&mut self) -> Result<(), RedisStreamsError> {
+        self.looked = Instant::now();
+        let keys = &self.io.destination.keys;
+        let mut question = redis::pipe();
+        let control = self.control.map(|_| &keys.control);
+        let requests = self.stream.as_ref().map(|_| &keys.requests);
+        for key in [control, requests].into_iter().flatten() {
+            question.add_command(Extent::question(key));
+        }
+        if control.is_none() && requests.is_none() {
+            return Ok(());
+        }
+        let asked = self
+            .io
+            .connector
+            .ask_raw(&mut self.connection, "EVAL of XINFO STREAM", &question);
+        let mut answers = asked.await?.into_iter();
+        // What is refused (scripts may be forbidden) is looked for after the next lost connection.
+        let mut last = || answers.next().and_then(Extent::read).map(|extent| extent.last);
+        if self.control.is_some()
+            && let Some(last) = last()
+        {
+            self.control_ends_at(last);
+        }
+        if let Some(stream) = &mut self.stream
+            && let Some(last) = last()
+        {
+            stream.ends_at(last, &self.io.destination.keys.requests);
+        }
+        Ok(())
+    }
+
+    /// The control stream was found to end at `last`. Of another one only what comes from now on counts: an old signal to
+    /// close must not close a channel that was opened after it.
+    fn control_ends_at(&mut self, last: EntryId) {
+        self.control = self.control.map(|read| read.min(last));
+        self.opened = self.opened.min(last);
     }
 
     async fn reconnect(&mut self) {
@@ -211,30 +267,25 @@ impl InboxReader {
 
     /// After a lost connection: a stream whose last id is lower than what was read is another one, under the same name.
     ///
-    /// Requests are read from its start; calls that are known are recognised. Of the control stream only what comes from
-    /// now on counts: an old signal to close must not close a channel that was opened after it.
+    /// Requests are read from its start; calls that are known are recognised.
     async fn rewind(&mut self) -> Result<(), RedisStreamsError> {
-        let (keys, connector) = (&self.io.destination.keys, &self.io.connector);
+        let io = Arc::clone(&self.io);
+        let (keys, connector) = (&io.destination.keys, &io.connector);
         // After a failover to a server whose clock is behind, say. What is read again nobody waits for any more.
         let inbox = keys.inbox(self.io.session());
         if last_id(&mut self.connection, connector, &inbox).await? < self.io.inbox_cursor.get() {
             tracing::warn!(inbox, "the inbox has gone back in time; reading it from its start");
             self.io.inbox_cursor.set(EntryId::ZERO);
         }
-        if let Some(read) = self.control {
+        if self.control.is_some() {
             let last = last_id(&mut self.connection, connector, &keys.control).await?;
-            self.control = Some(read.min(last));
-            self.opened = self.opened.min(last);
+            self.control_ends_at(last);
         }
         if let Some(stream) = &mut self.stream {
-            let read = stream.cursor();
             let last = last_id(&mut self.connection, connector, &keys.requests).await?;
-            if last < read {
-                tracing::warn!(stream = keys.requests, %last, %read, "the stream was replaced; reading it from its start");
-                stream.begin_anew();
-            }
+            stream.ends_at(last, &keys.requests);
             // Much may have been trimmed meanwhile.
-            stream.look(&self.io, &*self.endpoint, &mut self.connection).await?;
+            stream.look(&io, &*self.endpoint, &mut self.connection).await?;
         }
         Ok(())
     }

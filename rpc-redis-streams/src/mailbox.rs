@@ -5,6 +5,7 @@ use rpc_core::EntryId;
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::extent::Extent;
 use crate::membership::INBOX_TTL;
 use crate::meta;
 use crate::shared::Shared;
@@ -54,8 +55,8 @@ impl Mailbox {
         self.lost
     }
 
-    /// Renews the inbox, and opens it again if it is gone; looks whether the stream is still the same. PEXPIRE, XTRIM, HGET and
-    /// TIME.
+    /// Renews the inbox, and opens it again if it is gone; looks whether the stream is still the same. PEXPIRE, XTRIM, EVAL of
+    /// XINFO STREAM, HGET and TIME.
     ///
     /// # Errors
     /// When the connection is of no use any more.
@@ -69,12 +70,14 @@ impl Mailbox {
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
         // Nobody but its reader needs what the reader has passed.
+        let read = io.inbox_cursor.get();
         renew
             .cmd("XTRIM")
             .arg(&inbox)
             .arg("MINID")
             .arg("~")
-            .arg(io.inbox_cursor.get().to_string());
+            .arg(read.to_string());
+        renew.add_command(Extent::question(&inbox));
         // Nothing else tells a caller that its request was deleted.
         renew.cmd("HGET").arg(&io.destination.keys.meta).arg(meta::BEGAN);
         // Deadlines are counted on Redis's clock; a channel that serves only callbacks has no beat that would set it.
@@ -87,6 +90,12 @@ impl Mailbox {
         let began = answers.pop().as_ref().and_then(entry::id);
         let replaced = began.is_some() && began != self.began;
         self.began = began.or(self.began);
+        // Another inbox, under the name of one in which an id of the future was read: what is written to it is never read. Where
+        // the clock is past what was read, it is.
+        let deaf = answers
+            .pop()
+            .and_then(Extent::read)
+            .is_some_and(|inbox| inbox.last < read && read.ms > io.clock.now_ms());
         let renewed = answers.into_iter().next().unwrap_or_default();
         match entry::error(&renewed) {
             // Another server is to be found behind the address; on this one the inbox will not be kept.
@@ -95,7 +104,7 @@ impl Mailbox {
                 answer,
             }),
             Some(_) => Ok(Renewal::Kept),
-            None if entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
+            None if deaf || entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
             None if replaced => Ok(Renewal::Replaced),
             None => Ok(Renewal::Kept),
         }

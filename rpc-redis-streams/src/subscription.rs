@@ -73,10 +73,15 @@ impl Subscription {
         self.has_news = true;
     }
 
-    /// Begins at the start of another stream under the same name.
-    pub(crate) fn begin_anew(&mut self) {
-        self.cursor = EntryId::ZERO;
-        self.gaps = Gaps::of_new_stream();
+    /// The stream was found to end at `last`. One that ends before what was read is another one, under the same name: it is
+    /// read from its start.
+    pub(crate) fn ends_at(&mut self, last: EntryId, stream: &str) {
+        let read = self.cursor;
+        if last < read {
+            tracing::warn!(stream, %last, %read, "the stream was replaced; reading it from its start");
+            self.cursor = EntryId::ZERO;
+            self.gaps = Gaps::of_new_stream();
+        }
     }
 
     /// Whether it is time to look for what was missed.

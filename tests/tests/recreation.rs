@@ -269,3 +269,75 @@ async fn a_stream_that_is_trimmed_is_not_taken_for_a_deleted_one() {
     })
     .await;
 }
+
+/// Of a clock that was wrong once.
+const FAR_FUTURE: &str = "99999999999999-0";
+
+/// Whether the worker hears soon that a call is given up.
+async fn is_given_up(echo: &EchoClient, gate: &Gate) -> bool {
+    let before = gate.runs();
+    let call = tokio::spawn(echo.gated(1));
+    eventually(SOON, "it runs", async || gate.runs() > before).await;
+    let running = gate.running();
+    call.abort();
+    for _ in 0..50 {
+        if gate.running() < running {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_deleted_for_its_ids_of_the_future_is_read_again() {
+    within(LIMIT, async {
+        for mode in [Mode::Group, Mode::Broadcast] {
+            let server = RedisServer::start().await;
+            let gate = Gate::new();
+            let channel = serve(&server, mode, &gate).await;
+            let echo = EchoClient::new(&client(&server, mode).await);
+            for key in ["faults", "{faults}:control"] {
+                server.command(&["XADD", key, FAR_FUTURE, "rpc1", "?"]).await;
+            }
+            eventually(SOON, "it is read", async || channel.stats().malformed == 1).await;
+            assert!(is_given_up(&echo, &gate).await);
+            server.command(&["DEL", "faults", "{faults}:control"]).await;
+            eventually(SOON, "a call is answered", async || {
+                let soon = echo.with_timeout(Duration::from_secs(1));
+                soon.echo("after".to_owned()).await.is_ok()
+            })
+            .await;
+            eventually(SOON, "that a call is given up is heard", async || {
+                is_given_up(&echo, &gate).await
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_that_is_replaced_for_its_ids_of_the_future_is_read_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let caller = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&caller);
+        let inbox = format!("{{faults}}:inbox:{}", caller.session_id());
+        server.command(&["XADD", &inbox, FAR_FUTURE, "rpc1", "?"]).await;
+        eventually(SOON, "it is read", async || caller.stats().malformed == 1).await;
+        let waiting = tokio::spawn(echo.gated(1));
+        eventually(SOON, "it runs", async || gate.running() == 1).await;
+        let replace = "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], '*', 'a', 'b')";
+        server.command(&["EVAL", replace, "1", &inbox]).await;
+        match waiting.await.unwrap() {
+            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("inbox"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        let echo = echo.with_timeout(Duration::from_secs(10));
+        assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+    })
+    .await;
+}
