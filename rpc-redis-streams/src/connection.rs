@@ -21,7 +21,7 @@ use crate::socket::{self, Socket};
 const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection that lasts so long was a good one.
-const LASTING: Duration = Duration::from_secs(1);
+const LASTING: Duration = Duration::from_millis(50);
 
 /// The longest pause before a connection that was lost soon is opened again.
 const LONGEST_HASTE: Duration = Duration::from_millis(250);
