@@ -16,6 +16,9 @@ use crate::stage::{RESTART, Stage, Stop};
 /// How long one poison may take to be a dead letter: the longest time that its caller waits.
 const LIMIT: Duration = client::CALL_TIMEOUT;
 
+/// How long it takes until what a dead worker had in hand has been run by others.
+const RECOVERY: Duration = Duration::from_secs(7);
+
 /// Poisonous calls, one after the other, among the normal load; workers that die are started again after a second.
 ///
 /// Each must run three times, become a dead letter, and its caller be told `WorkerLost`. Nobody else's call may fail for
@@ -42,10 +45,12 @@ pub(super) async fn poison(fault: &'static str, plan: Plan) -> Report {
             sleep(Duration::from_millis(10)).await;
         }
         slowest = slowest.max(called.elapsed());
-        // Another one is made only if there is time for it.
-        if Instant::now() + LIMIT > end {
+        // Another one is made only if there is time for it, and for what the last has interrupted: a call that is in the hands
+        // of workers that die of both counts as poison itself.
+        if Instant::now() + RECOVERY + LIMIT > end {
             break;
         }
+        sleep(RECOVERY).await;
     }
     raise_the_dead(&mut stage, &mut deaths).await;
     // Those that were interrupted last are still to be recovered; calls go on meanwhile.
