@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// How often a wait looks again.
 pub(crate) const POLL: Duration = Duration::from_millis(5);
+
+/// How long a process may take to stand still.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A child that is signalled by its own pid only, and killed on drop.
 #[derive(Debug)]
@@ -64,6 +67,21 @@ impl OwnedChild {
             return false;
         }
         kill_process(Pid::from_child(&self.child), signal).expect("signal an own child");
+        true
+    }
+
+    /// SIGSTOP, then waits until the process stands still: until one of its threads has taken notice of the signal, all may
+    /// go on. False if it has ended.
+    pub(crate) fn pause(&mut self) -> bool {
+        if !self.signal(Signal::STOP) {
+            return false;
+        }
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let begun = Instant::now();
+        while let Ok(None) = waitid(WaitId::Pid(Pid::from_child(&self.child)), stopped) {
+            assert!(begun.elapsed() < STOP_LIMIT, "the process does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         true
     }
 

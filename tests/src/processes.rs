@@ -174,9 +174,9 @@ impl Process {
         self.child.kill();
     }
 
-    /// SIGSTOP: freezes the program; its connections stay open.
+    /// SIGSTOP: freezes the program, and returns when it stands still; its connections stay open.
     pub fn pause(&mut self) {
-        self.child.signal(Signal::STOP);
+        self.child.pause();
     }
 
     /// SIGCONT: the end of [`pause`](Self::pause).

@@ -137,7 +137,7 @@ impl RedisServer {
 
     /// SIGSTOP: connections stay open, nothing is answered. This is how a hung server or a dead network looks.
     pub fn pause(&mut self) {
-        assert!(self.child.signal(Signal::STOP), "redis-server has already ended");
+        assert!(self.child.pause(), "redis-server has already ended");
     }
 
     /// SIGCONT: the end of [`pause`](Self::pause).
