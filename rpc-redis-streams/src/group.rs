@@ -263,6 +263,9 @@ impl GroupReader {
         let (connector, to) = (&self.io.connector, &self.io.destination);
         let creation = create_group(&mut self.connection, connector, to).await?;
         self.boundary = creation.boundary;
+        if let Some(server) = &*self.io.server() {
+            server.heartbeat.beat_now();
+        }
         Ok(creation.created)
     }
 

@@ -39,7 +39,7 @@ const IDLE_TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Beats until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
-    /// Never sent on: the thread ends when this is dropped.
+    /// Sent on, it asks for a beat; the thread ends when it is dropped.
     stop: Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -74,6 +74,12 @@ impl Heartbeat {
         Ok(Self { stop, thread })
     }
 
+    /// Beats at once: everything may have been flushed, the registry along with it.
+    pub(crate) fn beat_now(&self) {
+        // A thread that has panicked does not beat.
+        let _ = self.stop.send(());
+    }
+
     /// Stops, and blocks until a beat that is under way has ended: it would register again who has just left.
     pub(crate) fn stop(self) {
         drop(self.stop);
@@ -92,8 +98,10 @@ impl Pulse {
         loop {
             let next = next_trim.map_or(next_beat, |trim| trim.min(next_beat));
             let pause = next.saturating_duration_since(Instant::now());
-            if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
-                return;
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(()) => next_beat = Instant::now(),
             }
             let mut leads = next_trim.is_some();
             let now = Instant::now();
