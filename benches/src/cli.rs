@@ -89,8 +89,8 @@ pub(crate) struct Options {
     /// Have Redis keep an append-only file; it keeps nothing on disk otherwise
     #[arg(long, value_enum, value_name = "FSYNC")]
     appendonly: Option<Fsync>,
-    /// Threads of Redis for reading and writing
-    #[arg(long, value_name = "N")]
+    /// Threads of Redis for reading and writing; on one CPU they would do nothing but wait for each other
+    #[arg(long, value_name = "N", conflicts_with = "one_cpu")]
     io_threads: Option<usize>,
 }
 

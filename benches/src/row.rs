@@ -29,6 +29,8 @@ pub(crate) struct Row {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    /// The slowest call of all rounds: shows stalls, which medians hide.
+    pub(crate) max_us: f64,
     /// The 99th percentile relative to the baseline's, likewise.
     pub(crate) p99_ratio: Option<f64>,
     /// CPU time per call of client and worker.
@@ -94,6 +96,7 @@ impl Row {
             p50_us: of(|sample| sample.p50_us),
             p99_us: of(|sample| sample.p99_us),
             p999_us: of(|sample| sample.p999_us),
+            max_us: samples.iter().map(|sample| sample.max_us).fold(0.0, f64::max),
             p99_ratio: to_baseline(|sample| sample.p99_us),
             cpu_us: of(|sample| sample.client_cpu_us + sample.worker_cpu_us),
             client_cpu_us: of(|sample| sample.client_cpu_us),

@@ -33,6 +33,8 @@ pub(crate) struct Sample {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
+    /// The slowest call.
+    pub(crate) max_us: f64,
     /// CPU time per call.
     pub(crate) client_cpu_us: f64,
     /// CPU time per call, of all workers together.
@@ -130,6 +132,7 @@ pub(crate) async fn take(
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
+        max_us: quantile(1.0),
         client_cpu_us: per_call(after.client - before.client),
         worker_cpu_us: per_call(after.workers - before.workers),
         redis_cpu_us: after

@@ -17,6 +17,7 @@ const COLUMNS: &[Column] = &[
     ("p50 µs", |row| format!("{:.0}", row.p50_us)),
     ("p99 µs", |row| format!("{:.0}", row.p99_us)),
     ("p99.9 µs", |row| format!("{:.0}", row.p999_us)),
+    ("max µs", |row| format!("{:.0}", row.max_us)),
     ("p99 ratio", |row| some(row.p99_ratio, 2)),
     ("CPU µs client", |row| format!("{:.2}", row.client_cpu_us)),
     ("worker", |row| format!("{:.2}", row.worker_cpu_us)),
