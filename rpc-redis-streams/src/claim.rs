@@ -19,7 +19,8 @@ use crate::wire;
 /// buried with those that kill them. So this takes at most one such entry, or none.
 ///
 /// Returns for each its id, how often it had been delivered before, its fields (an entry that no longer exists has none, and is
-/// acknowledged), and whether it is to be alone; then, whether there are more of these; and the group's boundary.
+/// acknowledged), and whether it is to be alone; then, whether there are more of these; and the group's boundary, if `meta` is
+/// what it should be: what has been claimed by then must be heard of all the same.
 const CLAIM: &str = "\
     local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) or '' \
     if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {{}, 0, false} end \
@@ -40,7 +41,9 @@ const CLAIM: &str = "\
             end \
         end \
     end \
-    return {claimed, held_up, redis.call('HGET', KEYS[3], ARGV[10])}";
+    local boundary = redis.pcall('HGET', KEYS[3], ARGV[10]) \
+    if type(boundary) == 'table' then boundary = false end \
+    return {claimed, held_up, boundary}";
 
 /// At how many entries of one dead worker a take-over looks: more than it takes, because some may have to wait.
 const LOOKED_AT: usize = 256;

@@ -468,6 +468,7 @@ impl GroupReader {
     }
 
     async fn take_up(&mut self, id: EntryId, deliveries: u32) -> Result<(), RedisStreamsError> {
+        const READ_PENDING: &str = "read a pending entry";
         if self.is_hopeless(id).await? {
             return Ok(());
         }
@@ -494,15 +495,19 @@ impl GroupReader {
         let answers = self
             .io
             .connector
-            .ask(&mut self.connection, "read a pending entry", &question)
+            .ask_raw(&mut self.connection, READ_PENDING, &question)
             .await;
         if let Err(RedisStreamsError::Command { .. }) = answers {
             self.unfetched.lost(id);
         }
         let mut answers = answers?.into_iter();
-        let answer = answers.next();
+        let answer = answers.next().unwrap_or_default();
+        if let Some((_, answer)) = entry::error(&answer) {
+            let command = READ_PENDING;
+            return Err(RedisStreamsError::CommandRefused { command, answer });
+        }
         self.learn_boundary(answers.next().as_ref().and_then(entry::id));
-        match entry::entries(answer.unwrap_or_default()).pop() {
+        match entry::entries(answer).pop() {
             Some(entry) => match self.open_pack(entry, deliveries) {
                 Ok(pack) => self.split(pack).await?,
                 Err(entry) => {

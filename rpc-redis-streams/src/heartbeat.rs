@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 use rpc_core::Mode;
 use rpc_core::liveness::Liveness;
 
@@ -20,13 +20,10 @@ use crate::registry::{Registration, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
 use crate::takeover::{Estates, Sweeper};
-use crate::trim::Trimmer;
+use crate::trim::{Trimmer, is_due};
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
-
-/// How often the same trouble is reported.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long an answer may take at the most before the connection is given up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -57,11 +54,30 @@ pub(crate) struct Pulse {
     pub(crate) retention: Retention,
     pub(crate) clock: Clock,
     pub(crate) estates: Arc<Estates>,
-    /// When it was last reported that Redis refuses the claim to the stream.
-    pub(crate) claim_refused: Option<Instant>,
     /// Of a worker of a group.
     pub(crate) sweeper: Option<Sweeper>,
     pub(crate) trimmer: Trimmer,
+    pub(crate) troubles: Troubles,
+}
+
+/// What goes wrong, and when it was last reported.
+#[derive(Debug)]
+pub(crate) struct Troubles {
+    /// When a beat last succeeded.
+    beaten: Instant,
+    silence: Option<Instant>,
+    claim: Option<Instant>,
+}
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Self {
+            // Registering was the first.
+            beaten: Instant::now(),
+            silence: None,
+            claim: None,
+        }
+    }
 }
 
 impl Heartbeat {
@@ -114,8 +130,8 @@ impl Pulse {
                 leads = beat.unwrap_or_else(|error| {
                     liveness.missed();
                     self.estates.clear();
-                    // The writer reports outages; a beat that is missed shows in the registry.
                     tracing::debug!(%error, "a beat was missed");
+                    self.report_silence(&error);
                     connection = None;
                     false
                 });
@@ -128,7 +144,7 @@ impl Pulse {
                     Err(error) => {
                         // The stream may be gone, or an ACL forbid it: no reason to beat less.
                         tracing::debug!(%error, "the stream is not trimmed");
-                        if error.code().is_none() {
+                        if refusal(&error).is_none() {
                             connection = None;
                         }
                         IDLE_TRIM_INTERVAL
@@ -162,18 +178,8 @@ impl Pulse {
         self.clock.set(now_ms, asked);
         self.registration.beat(&self.keys, now_ms).exec(connection)?;
         liveness.beat(now_ms);
-        // Again and again, because somebody may have flushed or deleted it. Apart from the beat: where it is refused (a key of
-        // another type), this server lives all the same.
-        let mut claim = redis::pipe();
-        add_claim(&mut claim, &self.keys, self.mode, self.retention);
-        match claim.exec(connection) {
-            Err(error) if error.code().is_none() => return Err(error),
-            Err(error) if self.claim_refused.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) => {
-                self.claim_refused = Some(Instant::now());
-                tracing::warn!(key = self.keys.meta, %error, "redis refuses what all users of the stream agree on");
-            }
-            _ => {}
-        }
+        self.troubles.beaten = Instant::now();
+        self.claim(connection)?;
         let Some(sweeper) = &mut self.sweeper else {
             return sweep_subscribers(connection, &self.keys, now_ms, self.death_time).map(|()| false);
         };
@@ -188,6 +194,32 @@ impl Pulse {
         Ok(self.leads(&workers, now_ms))
     }
 
+    /// Claims the stream again and again, because somebody may have flushed or deleted it. Whether Redis takes that says nothing
+    /// of whether this server lives.
+    fn claim(&mut self, connection: &mut PatientConnection) -> RedisResult<()> {
+        let mut claim = redis::pipe();
+        add_claim(&mut claim, &self.keys, self.mode, self.retention);
+        match claim.exec(connection) {
+            Err(error) if refusal(&error).is_some() => {
+                if is_due(&mut self.troubles.claim) {
+                    let meta = &self.keys.meta;
+                    tracing::warn!(meta, %error, "redis refuses what says how the stream is used; delete it if it is foreign");
+                }
+                Ok(())
+            }
+            claimed => claimed,
+        }
+    }
+
+    /// Says so when own beats have failed for so long that others take this server for dead.
+    fn report_silence(&mut self, error: &RedisError) {
+        let silent = self.troubles.beaten.elapsed();
+        if silent >= self.death_time && is_due(&mut self.troubles.silence) {
+            let stream = &self.keys.requests;
+            tracing::warn!(stream, ?silent, %error, "this server cannot beat: others take it for dead");
+        }
+    }
+
     /// Whether this is the worker of its group that trims: the first by name of those that live.
     fn leads(&self, workers: &[(String, u64)], now_ms: u64) -> bool {
         let leader = workers
@@ -197,4 +229,10 @@ impl Pulse {
             .min();
         leader == Some(&self.registration.name())
     }
+}
+
+/// The code with which Redis has refused a command, or one of a pipeline; `None` if the connection is of no use any more.
+fn refusal(error: &RedisError) -> Option<String> {
+    let errors = error.clone().into_server_errors()?;
+    errors.first().map(|(_, error)| error.code().to_owned())
 }

@@ -96,7 +96,17 @@ impl Mailbox {
             .pop()
             .and_then(Extent::read)
             .is_some_and(|inbox| inbox.last < read && read.ms > io.clock.now_ms());
-        let renewed = answers.into_iter().next().unwrap_or_default();
+        let trimmed = answers.pop().unwrap_or_default();
+        let foreign = entry::error(&trimmed).is_some_and(|(code, _)| code == "WRONGTYPE");
+        let renewed = answers.pop().unwrap_or_default();
+        if foreign {
+            // Its name is this session's: what somebody has put there is of no use to anybody, and keeps replies away.
+            let mut remove = redis::pipe();
+            remove.cmd("UNLINK").arg(&inbox);
+            io.connector
+                .ask_raw(connection, "remove what is no inbox", &remove)
+                .await?;
+        }
         match entry::error(&renewed) {
             // Another server is to be found behind the address; on this one the inbox will not be kept.
             Some(("READONLY", answer)) => Err(RedisStreamsError::CommandRefused {
@@ -104,7 +114,7 @@ impl Mailbox {
                 answer,
             }),
             Some(_) => Ok(Renewal::Kept),
-            None if deaf || entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
+            None if deaf || foreign || entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
             None if replaced => Ok(Renewal::Replaced),
             None => Ok(Renewal::Kept),
         }

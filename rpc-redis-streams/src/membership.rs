@@ -13,7 +13,7 @@ use crate::creation::create_group;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;
-use crate::heartbeat::{Heartbeat, Pulse};
+use crate::heartbeat::{Heartbeat, Pulse, Troubles};
 use crate::meta::{self, Agreement};
 use crate::registry::{self, Registration};
 use crate::shared::{Server, Shared};
@@ -89,7 +89,6 @@ impl Shared {
             retention: agreement.retention,
             clock: self.clock.clone(),
             estates: Arc::clone(&self.estates),
-            claim_refused: None,
             trimmer: Trimmer::new(
                 keys.clone(),
                 self.destination.group.clone(),
@@ -97,6 +96,7 @@ impl Shared {
                 config.death_time(),
                 endpoint,
             ),
+            troubles: Troubles::default(),
             sweeper: (config.mode() == Mode::Group).then(|| {
                 let (group, own) = (self.destination.group.clone(), self.destination.consumer.clone());
                 Sweeper::new(keys.clone(), group, own, config.death_time(), config.block_timeout())

@@ -21,8 +21,8 @@ use crate::retention::Retention;
 /// After so many death times without progress a group is asked after: long enough for its only worker to be restarted.
 const STILL: u32 = 6;
 
-/// How often it is reported that work is dropped, or nearly.
-const BOUND_WARN_INTERVAL: Duration = Duration::from_secs(60);
+/// How often trouble is reported that lasts: that work is dropped, or nearly, say.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Trims one stream.
 #[derive(Debug)]
@@ -208,8 +208,8 @@ impl Trimmer {
 }
 
 /// Whether something that was last reported at `warned` may be reported again; then it counts as reported.
-fn is_due(warned: &mut Option<Instant>) -> bool {
-    let due = warned.is_none_or(|last| last.elapsed() >= BOUND_WARN_INTERVAL);
+pub(crate) fn is_due(warned: &mut Option<Instant>) -> bool {
+    let due = warned.is_none_or(|last| last.elapsed() >= WARN_INTERVAL);
     if due {
         *warned = Some(Instant::now());
     }

@@ -341,3 +341,25 @@ async fn an_inbox_that_is_replaced_for_its_ids_of_the_future_is_read_again() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_of_another_type_is_opened_again() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let caller = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&caller);
+        let waiting = tokio::spawn(echo.gated(1));
+        eventually(SOON, "it runs", async || gate.running() == 1).await;
+        let inbox = format!("{{faults}}:inbox:{}", caller.session_id());
+        server.command(&["SET", &inbox, "x"]).await;
+        match waiting.await.unwrap() {
+            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("inbox"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        let echo = echo.with_timeout(Duration::from_secs(10));
+        assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+    })
+    .await;
+}

@@ -116,3 +116,35 @@ async fn a_worker_whose_runtime_is_gone_is_dead_although_somebody_holds_its_chan
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_meta_of_another_type_keeps_nobody_from_taking_over() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let config = || {
+            config(&server)
+                .heartbeat_interval(Duration::from_millis(100))
+                .death_time(Duration::from_secs(1))
+        };
+        let shut = Gate::new();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _first = {
+            let (config, shut) = (config(), Arc::clone(&shut));
+            runtime.spawn(async move { start(config, &shut).await }).await.unwrap()
+        };
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let call = tokio::spawn(echo.gated(7));
+        eventually(SOON, "it runs", async || shut.running() == 1).await;
+        let open = Gate::new();
+        open.open();
+        let _other = start(config(), &open).await;
+        server.command(&["SET", "{faults}:meta", "x"]).await;
+        runtime.shutdown_background();
+        assert_eq!(call.await.unwrap(), Ok(7));
+        assert_eq!(
+            server.command(&["GET", "{faults}:meta"]).await,
+            Value::BulkString(b"x".to_vec())
+        );
+    })
+    .await;
+}

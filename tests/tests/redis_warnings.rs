@@ -239,3 +239,32 @@ async fn what_a_disconnected_subscriber_has_missed_is_counted() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_beat_says_so() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::start().await;
+        let config = Config::builder()
+            .url(server.url())
+            .stream("silent")
+            .group("workers")
+            .heartbeat_interval(Duration::from_millis(100))
+            .death_time(Duration::from_millis(300));
+        let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+        let builder = RpcChannel::builder(io).serve(support::server(&Gate::new())).unwrap();
+        let _worker = builder.start().await.unwrap();
+        server.command(&["SET", "{silent}:meta", "x"]).await;
+        eventually(SOON, "what refuses the claim is named", async || {
+            !log.lines(&["how the stream is used", "{silent}:meta"]).is_empty()
+        })
+        .await;
+        assert!(log.lines(&["cannot beat", "stream=\"silent\""]).is_empty());
+        server.command(&["SET", "{silent}:workers:workers", "x"]).await;
+        eventually(SOON, "the silence is reported", async || {
+            !log.lines(&["cannot beat", "stream=\"silent\"", "WRONGTYPE"]).is_empty()
+        })
+        .await;
+    })
+    .await;
+}
