@@ -4,6 +4,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use rustc_hash::FxBuildHasher;
+
 use crate::id::{CallId, EntryId};
 use crate::message::{FaultKind, Kind, Origin};
 
@@ -128,7 +130,7 @@ impl Arrival {
 /// so that a re-read of what is pending does not run it again.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    held: HashMap<EntryId, Held>,
+    held: HashMap<EntryId, Held, FxBuildHasher>,
     /// Nothing is taken and nothing begins any more.
     closed: bool,
 }

@@ -2,9 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -17,11 +15,10 @@ use crate::cancellation::Cancellations;
 use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent, Skipped};
 use crate::error::too_large;
-use crate::handler;
+use crate::handler::{self, Handler};
 use crate::id::{CallId, SessionId};
 use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
-use crate::pace::Paces;
 use crate::queue::DropOldest;
 use crate::rarely::Rarely;
 use crate::service::{Method, Reach, Services};
@@ -50,8 +47,6 @@ pub(crate) struct Dispatcher {
     counters: Arc<Counters>,
     settlements: Settlements,
     cancellations: Cancellations,
-    /// Of the methods that are served.
-    paces: Paces,
     failing: Rarely,
     runtime: Handle,
     state: Mutex<State>,
@@ -95,7 +90,6 @@ impl Dispatcher {
             settings,
             settlements: Settlements::new(io, Arc::clone(&counters)),
             cancellations: Cancellations::default(),
-            paces: Paces::default(),
             failing: Rarely::default(),
             counters,
             runtime,
@@ -192,8 +186,9 @@ impl Dispatcher {
                 }
             }
         }
+        let mut now = now;
         for job in start {
-            self.begin(job);
+            now = self.begin(job, now);
         }
         for (slot, request, admission) in refused {
             self.end_without_running(slot, &request, admission);
@@ -225,44 +220,48 @@ impl Dispatcher {
         }
     }
 
-    /// Starts a job that has a slot.
+    /// Starts a job that has a slot, at `now`; returns the time when that is done.
     ///
     /// A method whose handlers have been seen to end at once is tried right here: a task costs more than such a handler.
     /// If it does not end at once this time, it becomes a task after all.
-    fn begin(self: &Arc<Self>, job: Job) {
-        let expected = self.paces.expected(job.method.descriptor.name());
-        // Not from within another handler, which may be calling itself: that would be a deep stack.
-        if TRYING.get() || expected.is_none_or(|expected| expected > AT_ONCE) {
+    fn begin(self: &Arc<Self>, job: Job, now: Instant) -> Instant {
+        let is_fast = job.method.pace.expected().is_some_and(|expected| expected <= AT_ONCE);
+        // Not from within another handler, which may be calling itself: that would be a deep stack. And not where a key has
+        // to be claimed first, which takes a while.
+        if TRYING.get() || !is_fast || job.method.descriptor.dedupe_window().is_some() {
             self.runtime.spawn(Arc::clone(self).work(job));
-            return;
+            return now;
         }
-        let mut first = Box::pin(Arc::clone(self).run_one(job));
-        // Without a waker: when it is polled again, it is by its own task.
-        let dispatcher = Arc::clone(self);
-        TRYING.set(true);
-        let tried = first.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
-        TRYING.set(false);
-        match tried {
-            Poll::Ready(()) => {
-                if let Some(next) = self.next() {
-                    self.runtime.spawn(dispatcher.work(next));
+        let mut ended = now;
+        if let Some(handler) = self.call(&job, now) {
+            TRYING.set(true);
+            let tried = handler.try_once();
+            TRYING.set(false);
+            ended = Instant::now();
+            match tried {
+                Ok(outcome) => self.ended(job, Some(outcome), ended - now),
+                Err(handler) => {
+                    let dispatcher = Arc::clone(self);
+                    self.runtime.spawn(async move {
+                        dispatcher.attend(job, handler, now).await;
+                        if let Some(next) = dispatcher.next() {
+                            dispatcher.work(next).await;
+                        }
+                    });
+                    return ended;
                 }
             }
-            Poll::Pending => {
-                self.runtime.spawn(async move {
-                    first.await;
-                    if let Some(next) = dispatcher.next() {
-                        dispatcher.work(next).await;
-                    }
-                });
-            }
         }
+        if let Some(next) = self.next() {
+            self.runtime.spawn(Arc::clone(self).work(next));
+        }
+        ended
     }
 
     /// Runs `job` and then whatever waits, until nothing does: the task is the handler slot.
     async fn work(self: Arc<Self>, mut job: Job) {
         loop {
-            Arc::clone(&self).run_one(job).await;
+            self.run_one(job).await;
             match self.next() {
                 Some(next) => job = next,
                 None => return,
@@ -270,16 +269,13 @@ impl Dispatcher {
         }
     }
 
-    async fn run_one(self: Arc<Self>, job: Job) {
-        let (slot, kind) = (job.slot, job.request.kind);
-        if let Err(message) = handler::catch_panics(self.run(job)).await {
-            // The handler was dropped, and panicked at that: the slot must be given back all the same.
-            tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
-            if !self.abort.is_cancelled() {
-                // Its caller has given it up.
-                return self.given_up(slot);
-            }
-            self.settlements.abandon(slot, kind);
+    async fn run_one(self: &Arc<Self>, job: Job) {
+        let Some(job) = self.claim(job).await else {
+            return;
+        };
+        let begun = Instant::now();
+        if let Some(handler) = self.call(&job, begun) {
+            self.attend(job, handler, begun).await;
         }
     }
 
@@ -302,79 +298,120 @@ impl Dispatcher {
         next
     }
 
-    async fn run(self: &Arc<Self>, job: Job) {
+    /// Claims the idempotency key of a job, if its method wants one; `None` if the job is not to be run, or not now.
+    async fn claim(self: &Arc<Self>, job: Job) -> Option<Job> {
+        let Some(window) = job.method.descriptor.dedupe_window() else {
+            return Some(job);
+        };
         let Job { slot, request, method } = job;
-        let started = Instant::now();
-        if request.is_expired(started) {
-            return self.expired(slot, &request);
+        if !self.is_wanted(slot, &request, Instant::now()) {
+            return None;
+        }
+        let whence = (slot.entry, slot.index, slot.origin);
+        let run = KeyedRun::new(method.descriptor.name(), window, &request, slot.call, whence);
+        match self.settlements.claim(slot, run).await {
+            Claim::Granted => return Some(Job { slot, request, method }),
+            Claim::Done(outcome) => self.repeated(slot, &request, outcome),
+            Claim::Taken => self.rest_for_claim(Job { slot, request, method }),
+            Claim::Refused(why) => self.unclaimable(slot, &request, why),
+        }
+        None
+    }
+
+    /// Whether somebody still waits for a request; settles it otherwise.
+    fn is_wanted(&self, slot: Slot, request: &Request, now: Instant) -> bool {
+        if request.is_expired(now) {
+            self.expired(slot, request);
+            return false;
         }
         if self.cancellations.contains(slot.call) {
-            return self.given_up(slot);
+            self.given_up(slot);
+            return false;
         }
-        if let Some(window) = method.descriptor.dedupe_window() {
-            let whence = (slot.entry, slot.index, slot.origin);
-            let run = KeyedRun::new(method.descriptor.name(), window, &request, slot.call, whence);
-            match self.settlements.claim(slot, run).await {
-                Claim::Granted => {}
-                Claim::Done(outcome) => return self.repeated(slot, &request, outcome),
-                Claim::Taken => return self.rest_for_claim(Job { slot, request, method }),
-                Claim::Refused(why) => return self.unclaimable(slot, &request, why),
-            }
+        true
+    }
+
+    /// Calls the handler of a job, unless the job is not to be run any more.
+    fn call(&self, job: &Job, now: Instant) -> Option<Handler> {
+        let Job { slot, request, method } = job;
+        if !self.is_wanted(*slot, request, now) {
+            return None;
         }
         // What was about to start when the channel was aborted has not begun; it keeps its attempt.
         if self.abort.is_cancelled() {
-            return self.settlements.abandon(slot, request.kind);
+            self.settlements.abandon(*slot, request.kind);
+            return None;
         }
-        if !self.settlements.begin(slot) {
-            return;
+        if !self.settlements.begin(*slot) {
+            return None;
         }
         self.counters.handled.add(1);
-        let (kind, attempt) = (request.kind, request.attempt);
-        let name = method.descriptor.name();
         let cx = Context::new(
             slot.call,
-            name,
+            method.descriptor.name(),
             request.headers.clone(),
             request.deadline,
-            attempt,
+            request.attempt,
             self.channel.get().cloned(),
         );
-        let aborted = async {
-            self.abort.cancelled().await;
-            // Before the handler is dropped, which may panic.
-            cx.cancel();
+        Some(Handler::new(method, cx, request.arguments.clone()))
+    }
+
+    /// Sees a handler that began at `begun` to its end.
+    async fn attend(self: &Arc<Self>, job: Job, handler: Handler, begun: Instant) {
+        let (slot, kind) = (job.slot, job.request.kind);
+        let cx = handler.context().clone();
+        let run = async {
+            let aborted = async {
+                self.abort.cancelled().await;
+                // Before the handler is dropped, which may panic.
+                cx.cancel();
+            };
+            let given_up = async {
+                self.cancellations.given_up(slot.call).await;
+                cx.cancel();
+            };
+            tokio::select! {
+                biased;
+                outcome = handler.run() => self.ended(job, outcome, begun.elapsed()),
+                () = aborted => self.settlements.abandon(slot, kind),
+                () = given_up, if job.method.descriptor.is_cancellable() => self.given_up(slot),
+            }
         };
-        let given_up = async {
-            self.cancellations.given_up(slot.call).await;
-            cx.cancel();
-        };
-        // Not from `started`: a claim may have taken a while.
-        let begun = Instant::now();
-        let outcome = tokio::select! {
-            biased;
-            outcome = handler::run(&method, cx.clone(), request.arguments.clone()) => outcome,
-            () = aborted => return self.settlements.abandon(slot, kind),
-            () = given_up, if method.descriptor.is_cancellable() => return self.given_up(slot),
-        };
-        let handler_time = begun.elapsed();
-        self.paces.record(name, handler_time);
-        match (outcome, kind) {
-            (None, _) => self.expired(slot, &request),
+        if let Err(message) = handler::catch_panics(run).await {
+            // The handler was dropped, and panicked at that: the slot must be given back all the same.
+            tracing::error!(call = %slot.call, message, "a handler panicked when it was dropped");
+            if self.abort.is_cancelled() {
+                self.settlements.abandon(slot, kind);
+            } else {
+                // Its caller has given it up.
+                self.given_up(slot);
+            }
+        }
+    }
+
+    /// A handler has ended after `handler_time`: with an outcome, or by its deadline.
+    fn ended(self: &Arc<Self>, job: Job, outcome: Option<Outcome>, handler_time: Duration) {
+        let Job { slot, request, method } = &job;
+        method.pace.record(handler_time);
+        match (outcome, request.kind) {
+            (None, _) => self.expired(*slot, request),
             (Some(outcome), Kind::Call) => {
                 let reply = Reply {
                     sequence: slot.call.sequence,
                     outcome: outcome.within(self.settings.max_payload_size, "the server's"),
                     handler_time,
                 };
-                self.settlements.settle(slot, End::Answered(reply));
+                self.settlements.settle(*slot, End::Answered(reply));
             }
-            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(slot, End::Done),
+            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(*slot, End::Done),
             (Some(outcome), Kind::Notification) => {
                 let total = self.counters.failed_notifications.add(1);
                 if self.failing.due().is_some() {
-                    tracing::warn!(method = name, call = %slot.call, attempt, total, ?outcome, "notifications fail");
+                    let (method, attempt) = (method.descriptor.name(), request.attempt);
+                    tracing::warn!(method, call = %slot.call, attempt, total, ?outcome, "notifications fail");
                 }
-                self.failed(Job { slot, request, method }, &outcome);
+                self.failed(job, &outcome);
             }
         }
     }

@@ -1,36 +1,64 @@
 //! Running one handler: its panics become faults, its deadline ends it.
 
 use std::any::Any;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending, poll_fn, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Poll;
+use std::task::{self, Poll, Waker};
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::codec::Payload;
 use crate::context::Context;
 use crate::message::{Fault, FaultKind, Outcome};
-use crate::service::Method;
+use crate::service::{HandlerFuture, Method};
 
-/// Runs `method`; `None` if its deadline came first. Its context's token has fired then.
-pub(crate) async fn run(method: &Method, cx: Context, arguments: Payload) -> Option<Outcome> {
-    let deadline = cx.deadline();
-    let handler = async { method.service.call(method.descriptor, cx.clone(), arguments).await };
-    let expired = async {
-        until(deadline).await;
-        // Before the handler is dropped, which may panic.
-        cx.cancel();
-    };
-    let limited = async {
-        tokio::select! {
-            biased;
-            outcome = handler => Some(outcome),
-            () = expired => None,
+/// A handler that has been called, and runs as far as it is polled.
+pub(crate) struct Handler {
+    future: HandlerFuture,
+    cx: Context,
+}
+
+impl Handler {
+    /// Calls `method`.
+    pub(crate) fn new(method: &Method, cx: Context, arguments: Payload) -> Self {
+        let call = || method.service.call(method.descriptor, cx.clone(), arguments);
+        let future = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Box::pin(ready(panicked(&*panic))));
+        Self { future, cx }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.cx
+    }
+
+    /// Polls it once; returns it if it has not ended at once. It is to be polled again then: nothing wakes it.
+    pub(crate) fn try_once(mut self) -> Result<Outcome, Self> {
+        let poll = || self.future.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Ready(outcome)) => Ok(outcome),
+            Ok(Poll::Pending) => Err(self),
+            Err(panic) => Ok(panicked(&*panic)),
         }
-    };
-    catch_panics(limited)
-        .await
-        .unwrap_or_else(|message| Some(Outcome::Fault(Fault::new(FaultKind::Panicked, message))))
+    }
+
+    /// Runs it to its end; `None` if its deadline came first. Its context's token has fired then.
+    pub(crate) async fn run(self) -> Option<Outcome> {
+        let Self { future, cx } = self;
+        let expired = async {
+            until(cx.deadline()).await;
+            // Before the handler is dropped, which may panic.
+            cx.cancel();
+        };
+        let limited = async {
+            tokio::select! {
+                biased;
+                outcome = future => Some(outcome),
+                () = expired => None,
+            }
+        };
+        catch_panics(limited)
+            .await
+            .unwrap_or_else(|message| Some(Outcome::Fault(Fault::new(FaultKind::Panicked, message))))
+    }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -51,6 +79,10 @@ pub(crate) async fn catch_panics<F: Future>(future: F) -> Result<F::Output, Stri
         }
     })
     .await
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Outcome {
+    Outcome::Fault(Fault::new(FaultKind::Panicked, message_of(panic)))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use tokio::sync::oneshot;
 
 use crate::error::CallError;
@@ -15,7 +16,7 @@ pub(crate) type Ending = Result<Outcome, CallError>;
 /// The calls of one channel that have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    calls: DashMap<u64, Waiting>,
+    calls: DashMap<u64, Waiting, FxBuildHasher>,
     last: AtomicU64,
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::caller::{Caller, Draft, Route};
 use crate::context::Context;
 use crate::error::CallError;
-use crate::handler;
+use crate::handler::Handler;
 use crate::id::{CallId, SessionId};
 use crate::in_flight::Ending;
 use crate::message::{Outcome, Target};
@@ -54,7 +54,7 @@ impl InProcess {
             sequence: request.sequence,
         };
         let cx = Context::new(call, name, request.headers, request.deadline, request.attempt, None);
-        match handler::run(method, cx, request.arguments).await {
+        match Handler::new(method, cx, request.arguments).run().await {
             Some(outcome) => Ok(outcome),
             None => Err(CallError::DeadlineExceeded {
                 method: name,

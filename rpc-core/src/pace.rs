@@ -4,40 +4,69 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 
 /// The part of the old value in a new one, in eighths.
 const INERTIA: u32 = 7;
 
+/// Nothing is known.
+const UNKNOWN: u32 = u32::MAX;
+
+/// A running average of one method.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// In tenths of a microsecond: the wire has whole ones.
+    average: AtomicU32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            average: AtomicU32::new(UNKNOWN),
+        }
+    }
+}
+
+impl Pace {
+    /// A handler has run for `time`.
+    pub(crate) fn record(&self, time: Duration) {
+        let tenths = u32::try_from(time.as_nanos() / 100).map_or(UNKNOWN - 1, |tenths| tenths.min(UNKNOWN - 1));
+        let old = self.average.load(Ordering::Relaxed);
+        // A method that turns slow is to be known as such at once, one that turns fast has to show it for a while.
+        let new = match old {
+            UNKNOWN => tenths,
+            old => tenths.max((u64::from(old) * u64::from(INERTIA) / 8) as u32 + tenths / 8),
+        };
+        if new != old {
+            self.average.store(new, Ordering::Relaxed);
+        }
+    }
+
+    /// How long a handler is likely to run; `None` if none has been seen.
+    pub(crate) fn expected(&self) -> Option<Duration> {
+        let tenths = self.average.load(Ordering::Relaxed);
+        (tenths != UNKNOWN).then(|| Duration::from_nanos(u64::from(tenths) * 100))
+    }
+}
+
 /// A running average for each method.
 #[derive(Debug, Default)]
 pub(crate) struct Paces {
-    /// In tenths of a microsecond: the wire has whole ones.
-    averages: DashMap<&'static str, AtomicU32>,
+    averages: DashMap<&'static str, Pace, FxBuildHasher>,
 }
 
 impl Paces {
     /// A handler of `method` has run for `time`.
     pub(crate) fn record(&self, method: &'static str, time: Duration) {
-        let tenths = u32::try_from(time.as_nanos() / 100).unwrap_or(u32::MAX);
         match self.averages.get(method) {
-            Some(average) => {
-                let old = average.load(Ordering::Relaxed);
-                // A method that turns slow is to be known as such at once, one that turns fast has to show it for a while.
-                let new = tenths.max((u64::from(old) * u64::from(INERTIA) / 8) as u32 + tenths / 8);
-                if new != old {
-                    average.store(new, Ordering::Relaxed);
-                }
-            }
-            None => {
-                self.averages.insert(method, AtomicU32::new(tenths));
-            }
+            Some(pace) => pace.record(time),
+            None => self.averages.entry(method).or_default().record(time),
         }
     }
 
     /// How long a handler of `method` is likely to run; `None` if none has been seen.
     pub(crate) fn expected(&self, method: &str) -> Option<Duration> {
-        let tenths = self.averages.get(method)?.load(Ordering::Relaxed);
-        Some(Duration::from_nanos(u64::from(tenths) * 100))
+        self.averages.get(method)?.expected()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::codec::{Codec, Payload};
 use crate::context::Context;
 use crate::descriptor::{MethodDescriptor, ServiceDescriptor, service_of};
 use crate::message::{Fault, FaultKind, Outcome};
+use crate::pace::Pace;
 
 /// A running handler.
 pub type HandlerFuture = Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -62,6 +63,8 @@ pub(crate) struct Services {
 pub(crate) struct Method {
     pub(crate) service: Arc<dyn Service>,
     pub(crate) descriptor: &'static MethodDescriptor,
+    /// Of its handlers here.
+    pub(crate) pace: Arc<Pace>,
     reach: Reach,
 }
 
@@ -105,6 +108,7 @@ impl Services {
                 Method {
                     service: Arc::clone(&service),
                     descriptor: method,
+                    pace: Arc::default(),
                     reach,
                 },
             );

@@ -190,10 +190,11 @@ impl Alive {
         let deadline = draft.deadline(started, shared.settings.call_timeout);
         shared.counters.calls.add(1);
         if kind == Kind::Call && target == Target::Stream {
-            if shared.settings.fail_fast {
-                self.find_server(method, started, deadline).await?;
-            } else {
+            if !shared.settings.fail_fast {
                 shared.want_first_look();
+            } else if !shared.is_served_now(method, started) {
+                // Rarely, and a large future: not within that of each call.
+                Box::pin(self.find_server(method, started, deadline)).await?;
             }
         }
         let (sequence, ending) = shared.in_flight.open(method, kind, target);
@@ -201,6 +202,7 @@ impl Alive {
         let mut entry = TableEntry {
             shared,
             sequence,
+            ended: false,
             sent: None,
         };
         // Checked after the call is in the table: whoever closes the channel sets this first and then ends what is there.
@@ -223,7 +225,10 @@ impl Alive {
             None => Ok(ending.await),
         };
         match ended {
-            Ok(ending) => ending.unwrap_or(Err(CallError::Closed { method })),
+            Ok(ending) => {
+                entry.ended = true;
+                ending.unwrap_or(Err(CallError::Closed { method }))
+            }
             Err(_) => Err(match shared.in_flight.give_up(sequence) {
                 Some(refusal) => CallError::from_fault(method, refusal),
                 None => {
@@ -307,6 +312,8 @@ impl Drop for Alive {
 struct TableEntry<'a> {
     shared: &'a Shared,
     sequence: u64,
+    /// It is not in the table any more.
+    ended: bool,
     /// Where a call went, and its deadline.
     sent: Option<(Target, Option<Instant>)>,
 }
@@ -314,7 +321,8 @@ struct TableEntry<'a> {
 impl Drop for TableEntry<'_> {
     fn drop(&mut self) {
         // Still there, so it has not ended: not even by its deadline, which those who run it know.
-        if self.shared.in_flight.remove(self.sequence)
+        if !self.ended
+            && self.shared.in_flight.remove(self.sequence)
             && let Some((target, deadline)) = self.sent
         {
             self.shared.io.send(Outgoing::Cancel {

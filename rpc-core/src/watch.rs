@@ -52,6 +52,11 @@ impl Shared {
         }
     }
 
+    /// Whether `method`'s service was served when last seen, and that was not long before `now`.
+    pub(crate) fn is_served_now(&self, method: &str, now: Instant) -> bool {
+        self.roster().judge(service_of(method), now, now) == Verdict::Served
+    }
+
     /// Asks for a first look, without waiting for it.
     pub(crate) fn want_first_look(&self) {
         if !self.roster().has_looked() {
