@@ -8,11 +8,11 @@ use std::time::Duration;
 use redis::Cmd;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
-use rpc_core::message::Origin;
+use rpc_core::message::{Delivery, Origin};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
-use crate::connection::Connection;
+use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
@@ -25,6 +25,12 @@ use crate::takeover::Estate;
 
 /// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
 const READ_COUNT: usize = 64;
+
+/// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
+const FULL: usize = 4;
+
+/// XREADGROUP and HGET.
+const READ_ANSWERS: usize = 2;
 
 /// How many pending entries are looked at in one go.
 const PENDING_PAGE: usize = 256;
@@ -111,6 +117,16 @@ pub(crate) struct GroupReader {
     unfetched: Unfetched,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
+    ahead: Option<Ahead>,
+}
+
+/// A read that was sent while the batch before it was run.
+struct Ahead {
+    /// For so many requests, in so many entries.
+    room: usize,
+    asked: usize,
+    /// How long its answers may take.
+    limit: Duration,
 }
 
 impl GroupReader {
@@ -127,6 +143,7 @@ impl GroupReader {
             pack_size: PackSize::new(max_pack),
             unfetched: Unfetched::default(),
             boundary: EntryId::ZERO,
+            ahead: None,
         }
     }
 
@@ -135,8 +152,12 @@ impl GroupReader {
         let io = Arc::clone(&self.io);
         let read = async {
             self.note_client_id().await;
-            while !io.draining.is_cancelled() {
-                if self.look_at.front().is_some_and(|at| *at <= Instant::now()) {
+            loop {
+                if let Some(ahead) = self.ahead.take() {
+                    self.take_ahead(ahead).await;
+                } else if io.draining.is_cancelled() {
+                    return;
+                } else if self.is_look_due() {
                     self.look().await;
                 } else if let Some(room) = self.room().await {
                     match self.take_over(room).await {
@@ -150,6 +171,10 @@ impl GroupReader {
         };
         io.stopped.run_until_cancelled(read).await;
         self.io.group_drained.cancel();
+    }
+
+    fn is_look_due(&self) -> bool {
+        self.look_at.front().is_some_and(|at| *at <= Instant::now())
     }
 
     /// Waits for room; not past the time for the next look, and not when the IO drains.
@@ -166,11 +191,13 @@ impl GroupReader {
     }
 
     async fn read(&mut self, room: usize) {
-        let block = self.block();
-        let mut read = Commands::default();
-        read.add(&self.command(room, block));
-        read.add(&ask_boundary(&self.io.destination));
-        match self.io.fuse.read(&mut self.connection, read, block + WATCHDOG).await {
+        let (read, asked, limit) = self.question(room);
+        let answers = self.io.fuse.read(&mut self.connection, read, limit).await;
+        self.take_answers(answers, room, asked).await;
+    }
+
+    async fn take_answers(&mut self, answers: Result<Vec<Value>, Broken>, room: usize, asked: usize) {
+        match answers {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
                 let answer = answers.next().unwrap_or_default();
@@ -179,11 +206,16 @@ impl GroupReader {
                 }
                 self.learn_boundary(answers.next().as_ref().and_then(entry::id));
                 for (_, entries) in entry::streams(answer) {
-                    let (mut requests, count) = (0, entries.len());
-                    for entry in entries {
-                        requests += self.deliver(entry, 1);
-                    }
+                    let count = entries.len();
+                    let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
+                    let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.pack_size.note(requests, count);
+                    if count >= asked.max(FULL) && room > requests {
+                        self.read_ahead(room - requests).await;
+                    }
+                    deliveries
+                        .into_iter()
+                        .for_each(|delivery| self.endpoint.deliver(delivery));
                 }
             }
             Err(broken) => {
@@ -191,6 +223,36 @@ impl GroupReader {
                 self.reconnect().await;
             }
         }
+    }
+
+    /// Where one read has filled, the stream has more: Redis is to look for it while this batch is run, not after.
+    async fn read_ahead(&mut self, room: usize) {
+        // Not where this connection is needed for something else before.
+        if self.io.draining.is_cancelled() || self.is_look_due() || !self.io.estates.open().is_empty() {
+            return;
+        }
+        let (read, asked, limit) = self.question(room);
+        // A connection that is lost here says so when the answers are received.
+        let _ = self.connection.send(read.as_bytes(), limit).await;
+        self.ahead = Some(Ahead { room, asked, limit });
+    }
+
+    /// Takes what was read ahead.
+    async fn take_ahead(&mut self, ahead: Ahead) {
+        let Ahead { room, asked, limit } = ahead;
+        let answers = self.connection.receive(READ_ANSWERS, limit).await;
+        self.take_answers(answers, room, asked).await;
+    }
+
+    /// What to ask for to fill `room`: the commands, the number of entries, and how long the answers may take.
+    fn question(&self, room: usize) -> (Commands, usize, Duration) {
+        let block = self.block();
+        // At least one: COUNT 0 would be no bound at all.
+        let count = self.pack_size.entries(room.min(READ_COUNT));
+        let mut read = Commands::default();
+        read.add(&self.command(count, block));
+        read.add(&ask_boundary(&self.io.destination));
+        (read, count, block + WATCHDOG)
     }
 
     /// How long to block: not past the time for the next look, nor for long when there is something to take over soon.
@@ -209,21 +271,26 @@ impl GroupReader {
             .max(Duration::from_millis(1))
     }
 
-    fn command(&self, room: usize, block: Duration) -> Cmd {
+    fn command(&self, count: usize, block: Duration) -> Cmd {
         let to = &self.io.destination;
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(&to.group).arg(&to.consumer);
-        // At least one: COUNT 0 would be no bound at all.
-        command.arg("COUNT").arg(self.pack_size.entries(room.min(READ_COUNT)));
+        command.arg("COUNT").arg(count);
         command.arg("BLOCK").arg(block.as_millis() as u64);
         command.arg("STREAMS").arg(&to.keys.requests).arg(">");
         command
     }
 
-    /// Hands an entry to the channel; returns how many requests it carried.
-    fn deliver(&self, entry: Entry, deliveries: u32) -> usize {
+    fn open(&self, entry: Entry, deliveries: u32) -> Option<Delivery> {
         let history = self.history(entry.id, deliveries);
         inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, history)
+    }
+
+    /// Hands an entry to the channel.
+    fn deliver(&self, entry: Entry, deliveries: u32) {
+        if let Some(delivery) = self.open(entry, deliveries) {
+            self.endpoint.deliver(delivery);
+        }
     }
 
     fn history(&self, entry: EntryId, deliveries: u32) -> History {
@@ -376,9 +443,7 @@ impl GroupReader {
             }
             match self.open_pack(entry, deliveries) {
                 Ok(pack) => packs.push(pack),
-                Err(entry) => {
-                    self.deliver(entry, deliveries);
-                }
+                Err(entry) => self.deliver(entry, deliveries),
             }
         }
         // Last, because the connection may break here: what is not split by then is found by the next look.
@@ -510,9 +575,7 @@ impl GroupReader {
         match entry::entries(answer).pop() {
             Some(entry) => match self.open_pack(entry, deliveries) {
                 Ok(pack) => self.split(pack).await?,
-                Err(entry) => {
-                    self.deliver(entry, deliveries);
-                }
+                Err(entry) => self.deliver(entry, deliveries),
             },
             None => {
                 // Trimmed or deleted by somebody: nothing is left to run, but it is not to be pending for ever.

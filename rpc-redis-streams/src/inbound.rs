@@ -40,35 +40,33 @@ impl History {
     }
 }
 
-/// Tells the channel about an entry of the stream, read as `origin` says; returns how many requests it carried.
+/// What an entry of the stream, read as `origin` says, is to be delivered as; `None` if it is nothing for the channel.
 pub(crate) fn from_stream(
     io: &Shared,
     endpoint: &dyn Endpoint,
     entry: Entry,
     origin: Origin,
     history: History,
-) -> usize {
+) -> Option<Delivery> {
     let acknowledge = (origin == Origin::Group).then_some(entry.id);
     let reason = match wire::decode(entry.fields) {
         Ok(Decoded::Requests { caller, requests }) => {
             let requests = received(requests, entry.id, history, &io.clock);
             if origin == Origin::Group && packs::is_for_others(&requests, &io.destination.group) {
                 skip(io, caller, entry.id);
-                return 0;
+                return None;
             }
-            let count = requests.len();
-            endpoint.deliver(Delivery {
+            return Some(Delivery {
                 entry: entry.id,
                 origin,
                 caller,
                 requests,
                 forgotten: history.forgotten,
             });
-            return count;
         }
         Ok(_) => "the entry carries no requests".to_owned(),
         Err(malformed) => match refuse_codec(io, &malformed, acknowledge) {
-            true => return 0,
+            true => return None,
             false => malformed.to_string(),
         },
     };
@@ -83,7 +81,7 @@ pub(crate) fn from_stream(
             reason,
         });
     }
-    0
+    None
 }
 
 /// Acknowledges an entry that is none of this group's business.

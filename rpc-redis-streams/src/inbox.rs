@@ -170,7 +170,8 @@ impl InboxReader {
                 }
                 if !io.draining.is_cancelled() {
                     for entry in entries {
-                        inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE);
+                        let delivery = inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE);
+                        delivery.into_iter().for_each(|delivery| endpoint.deliver(delivery));
                     }
                 }
             } else if key == io.destination.keys.control.as_bytes() {
