@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -72,7 +73,7 @@ impl Draft {
         Request {
             sequence,
             kind: self.kind,
-            method: self.method.name().into(),
+            method: ByteString::from_static(self.method.name()),
             deadline,
             attempt: 1,
             at_most_once: self.method.is_at_most_once(),

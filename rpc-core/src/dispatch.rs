@@ -81,6 +81,18 @@ struct Job {
     method: Method,
 }
 
+/// What becomes of a request that arrived.
+enum Admitted {
+    /// It has a slot.
+    Start(Job),
+    /// It waits for one; another may have lost its place.
+    Queued(Option<Job>),
+    /// It is not run, for this reason.
+    No(Request, Admission),
+    /// It was seen before.
+    Repeated,
+}
+
 impl Dispatcher {
     pub(crate) fn new(services: Services, io: Arc<dyn RpcIo>, counters: Arc<Counters>, runtime: Handle) -> Self {
         let settings = io.settings();
@@ -129,71 +141,71 @@ impl Dispatcher {
         if delivery.origin == Origin::Group && !self.settlements.take(delivery.entry, delivery.requests.len()) {
             return;
         }
-        let now = Instant::now();
-        let mut start = Vec::new();
-        // Settled after the lock is released: an IO may answer from within `send`.
-        let mut refused = Vec::new();
-        let mut overflow = Vec::new();
-        {
-            let mut state = self.state();
-            for (index, request) in delivery.requests.into_iter().enumerate() {
-                let slot = Slot {
-                    entry: delivery.entry,
-                    index,
-                    origin: delivery.origin,
-                    call: CallId {
-                        session: delivery.caller,
-                        sequence: request.sequence,
-                    },
-                };
-                if slot.origin == Origin::Broadcast && !state.recent.insert(slot.call) {
-                    continue;
-                }
-                let reach = match slot.origin {
-                    Origin::Direct => Reach::Session,
-                    Origin::Group | Origin::Broadcast => Reach::Stream,
-                };
-                let method = self.services.find(&request.method, reach);
-                let facts = Arrival {
-                    origin: slot.origin,
-                    kind: request.kind,
-                    own: slot.call.session == self.session && !self.settings.receive_own,
-                    expired: request.is_expired(now),
-                    served: method.is_some(),
-                    too_large: request.arguments.bytes.len() > self.settings.max_payload_size,
-                    at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
-                    forgotten: delivery.forgotten,
-                    attempt: request.attempt,
-                    max_attempts: self.settings.max_deliveries,
-                };
-                match (facts.admit(), method) {
-                    (Admission::Run, Some(method)) => {
-                        let job = Job {
-                            slot,
-                            request,
-                            method: method.clone(),
-                        };
-                        if state.running < self.settings.concurrency {
-                            state.running += 1;
-                            start.push(job);
-                        } else if slot.origin == Origin::Group {
-                            state.work.push_back(job);
-                        } else {
-                            overflow.extend(state.queue.push(job).map(|job| (job.slot, job.request)));
-                        }
-                    }
-                    (admission, _) => refused.push((slot, request, admission)),
+        let mut now = Instant::now();
+        for (index, request) in delivery.requests.into_iter().enumerate() {
+            let slot = Slot {
+                entry: delivery.entry,
+                index,
+                origin: delivery.origin,
+                call: CallId {
+                    session: delivery.caller,
+                    sequence: request.sequence,
+                },
+            };
+            // Acted upon when the lock is released: an IO may answer from within `send`.
+            match self.admit(slot, request, delivery.forgotten, now) {
+                Admitted::Start(job) => now = self.begin(job, now),
+                Admitted::No(request, admission) => self.end_without_running(slot, &request, admission),
+                Admitted::Queued(None) | Admitted::Repeated => {}
+                Admitted::Queued(Some(oldest)) => {
+                    let dropped = [(oldest.slot, oldest.request)];
+                    self.settlements.drop_oldest(&dropped, self.settings.max_queue_size);
                 }
             }
         }
-        let mut now = now;
-        for job in start {
-            now = self.begin(job, now);
+    }
+
+    fn admit(&self, slot: Slot, request: Request, forgotten: bool, now: Instant) -> Admitted {
+        let reach = match slot.origin {
+            Origin::Direct => Reach::Session,
+            Origin::Group | Origin::Broadcast => Reach::Stream,
+        };
+        let method = self.services.find(&request.method, reach);
+        let facts = Arrival {
+            origin: slot.origin,
+            kind: request.kind,
+            own: slot.call.session == self.session && !self.settings.receive_own,
+            expired: request.is_expired(now),
+            served: method.is_some(),
+            too_large: request.arguments.bytes.len() > self.settings.max_payload_size,
+            at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
+            forgotten,
+            attempt: request.attempt,
+            max_attempts: self.settings.max_deliveries,
+        };
+        let mut state = self.state();
+        if slot.origin == Origin::Broadcast && !state.recent.insert(slot.call) {
+            return Admitted::Repeated;
         }
-        for (slot, request, admission) in refused {
-            self.end_without_running(slot, &request, admission);
+        match (facts.admit(), method) {
+            (Admission::Run, Some(method)) => {
+                let job = Job {
+                    slot,
+                    request,
+                    method: method.clone(),
+                };
+                if state.running < self.settings.concurrency {
+                    state.running += 1;
+                    Admitted::Start(job)
+                } else if slot.origin == Origin::Group {
+                    state.work.push_back(job);
+                    Admitted::Queued(None)
+                } else {
+                    Admitted::Queued(state.queue.push(job))
+                }
+            }
+            (admission, _) => Admitted::No(request, admission),
         }
-        self.settlements.drop_oldest(&overflow, self.settings.max_queue_size);
     }
 
     fn end_without_running(&self, slot: Slot, request: &Request, admission: Admission) {

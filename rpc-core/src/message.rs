@@ -1,9 +1,9 @@
 //! What travels between channels, before an IO gives it a form on its wire.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::time::Instant;
 
 use crate::codec::Payload;
@@ -87,7 +87,7 @@ pub struct Request {
     /// Whether a reply is expected.
     pub kind: Kind,
     /// The wire name of the method, `service.method`.
-    pub method: Cow<'static, str>,
+    pub method: ByteString,
     /// When it is no longer worth running; `None` for never.
     pub deadline: Option<Instant>,
     /// How often it has been handed to a server, this time included: the first is 1.

@@ -108,7 +108,7 @@ impl ClaimedEntry {
     fn read(row: Value) -> Option<Self> {
         let mut parts = entry::list(row).into_iter();
         let (id, before) = (entry::id(&parts.next()?)?, entry::number(&parts.next()?)?);
-        let fields = entry::pairs(parts.next()?);
+        let fields = parts.next()?.into();
         Some(Self {
             entry: Entry { id, fields },
             deliveries: u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1),

@@ -36,16 +36,16 @@ impl Clock {
         self.origin_ms.load(Ordering::Relaxed) + millis(self.started.elapsed())
     }
 
-    /// How much of `ttl` is left to what was sent in `entry`; zero when it has expired.
-    pub(crate) fn time_left(&self, entry: EntryId, ttl: Duration) -> Duration {
-        time_left(entry.ms, self.now_ms(), ttl)
+    /// How long ago `entry` was written.
+    pub(crate) fn age(&self, entry: EntryId) -> Duration {
+        age(entry.ms, self.now_ms())
     }
 }
 
 /// An id can run ahead of the clock (it never goes back when the clock does, and foreign ones are arbitrary): then the
 /// time counts from now.
-fn time_left(entry_ms: u64, now_ms: u64, ttl: Duration) -> Duration {
-    ttl.saturating_sub(Duration::from_millis(now_ms.saturating_sub(entry_ms)))
+fn age(entry_ms: u64, now_ms: u64) -> Duration {
+    Duration::from_millis(now_ms.saturating_sub(entry_ms))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -56,17 +56,14 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
     #[test]
     fn time_spent_in_the_queue_counts() {
-        assert_eq!(time_left(10_000, 10_400, SECOND), Duration::from_millis(600));
-        assert_eq!(time_left(10_000, 12_000, SECOND), Duration::ZERO);
+        assert_eq!(age(10_000, 10_400), Duration::from_millis(400));
     }
 
     #[test]
     fn an_id_from_the_future_harms_nobody() {
-        assert_eq!(time_left(u64::MAX, 10_000, SECOND), SECOND);
+        assert_eq!(age(u64::MAX, 10_000), Duration::ZERO);
     }
 
     #[test]

@@ -128,9 +128,10 @@ fn anew(fields: &[(Bytes, Bytes)]) -> Option<Vec<u8>> {
 fn dead_letter(letter: Entry) -> DeadLetter {
     let own: Vec<String> = letter
         .fields
-        .iter()
+        .clone()
+        .into_iter()
         .take(OWN_FIELDS)
-        .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        .map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
         .collect();
     let own = |index: usize| own.get(index).cloned().unwrap_or_default();
     DeadLetter {

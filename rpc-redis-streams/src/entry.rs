@@ -12,7 +12,53 @@ use crate::resp::Value;
 pub(crate) struct Entry {
     pub(crate) id: EntryId,
     /// Empty if the entry was deleted while it was pending.
-    pub(crate) fields: Vec<(Bytes, Bytes)>,
+    pub(crate) fields: Fields,
+}
+
+/// The names and values of an entry, in the list in which they came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields(Vec<Value>);
+
+impl Fields {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Value> for Fields {
+    fn from(value: Value) -> Self {
+        Self(list(value))
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(Bytes, Bytes)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (Bytes, Bytes)>>(pairs: I) -> Self {
+        let values = pairs
+            .into_iter()
+            .flat_map(|(name, value)| [Value::Bulk(name), Value::Bulk(value)]);
+        Self(values.collect())
+    }
+}
+
+impl IntoIterator for Fields {
+    type Item = (Bytes, Bytes);
+    type IntoIter = Pairs;
+
+    fn into_iter(self) -> Pairs {
+        Pairs(self.0.into_iter())
+    }
+}
+
+/// Names and values, one after the other.
+pub(crate) struct Pairs(std::vec::IntoIter<Value>);
+
+impl Iterator for Pairs {
+    type Item = (Bytes, Bytes);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((bytes(self.0.next()?)?, bytes(self.0.next()?)?))
+    }
 }
 
 /// The entries of an answer to XRANGE: a list of `[id, [field, value, ...]]`.
@@ -25,7 +71,7 @@ pub(crate) fn entries(answer: Value) -> Vec<Entry> {
 fn entry(value: Value) -> Option<Entry> {
     let mut parts = list(value).into_iter();
     let id = id(&parts.next()?)?;
-    let fields = pairs(parts.next().unwrap_or_default());
+    let fields = parts.next().unwrap_or_default().into();
     Some(Entry { id, fields })
 }
 
@@ -46,12 +92,6 @@ pub(crate) fn list(value: Value) -> Vec<Value> {
         Value::Array(values) => values,
         _ => Vec::new(),
     }
-}
-
-/// A flat list of names and values.
-pub(crate) fn pairs(value: Value) -> Vec<(Bytes, Bytes)> {
-    let mut values = list(value).into_iter().filter_map(bytes);
-    std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
 }
 
 /// A flat list of names and values, by name: the answers to XINFO and HGETALL.
@@ -121,7 +161,8 @@ mod tests {
         ]);
         let entries = entries(answer);
         assert!(entries[0].fields.is_empty());
-        assert_eq!(entries[1].fields, vec![(Bytes::from("a"), Bytes::from("b"))]);
+        let fields: Vec<_> = entries[1].fields.clone().into_iter().collect();
+        assert_eq!(fields, [(Bytes::from("a"), Bytes::from("b"))]);
         assert!(streams(Value::Nil).is_empty());
     }
 }

@@ -177,9 +177,9 @@ fn cancelled(
     session: SessionId,
     calls: Vec<(u64, Option<Duration>)>,
 ) {
-    let now = Instant::now();
+    let (now, age) = (Instant::now(), io.clock.age(entry));
     for (sequence, ttl) in calls {
-        let deadline = deadline(now, ttl, entry, &io.clock);
+        let deadline = deadline(now, ttl, age);
         endpoint.cancelled(CallId { session, sequence }, deadline);
     }
 }
@@ -194,17 +194,18 @@ pub(crate) fn received(requests: Vec<WireRequest>, entry: EntryId, history: Hist
 }
 
 fn with_deadlines(requests: Vec<WireRequest>, entry: EntryId, clock: &Clock) -> Vec<Request> {
-    let now = Instant::now();
+    let (now, age) = (Instant::now(), clock.age(entry));
     requests
         .into_iter()
         .map(|WireRequest { mut request, ttl }| {
-            request.deadline = deadline(now, ttl, entry, clock);
+            request.deadline = deadline(now, ttl, age);
             request
         })
         .collect()
 }
 
-fn deadline(now: Instant, ttl: Option<Duration>, entry: EntryId, clock: &Clock) -> Option<Instant> {
+/// The deadline of what was written with `ttl` to live, and is `age` old now: in the past, if that is more.
+fn deadline(now: Instant, ttl: Option<Duration>, age: Duration) -> Option<Instant> {
     // A time to live past what the clock can hold is as good as none.
-    ttl.and_then(|ttl| now.checked_add(clock.time_left(entry, ttl)))
+    ttl.and_then(|ttl| now.checked_add(ttl.saturating_sub(age)))
 }

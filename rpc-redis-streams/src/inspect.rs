@@ -295,7 +295,7 @@ pub(crate) fn content(fields: impl IntoIterator<Item = (bytes::Bytes, bytes::Byt
                 .map(|wire::WireRequest { request, .. }| RequestSummary {
                     sequence: request.sequence,
                     kind: request.kind,
-                    method: request.method.into_owned(),
+                    method: request.method.into(),
                     arguments: readable(&request.arguments.bytes),
                 })
                 .collect(),

@@ -117,7 +117,7 @@ call 01930000-0000-7000-8000-0000000000aa json
     fn entry(value: &'static str) -> Entry {
         Entry {
             id: EntryId { ms: 10_000, seq: 0 },
-            fields: vec![(Bytes::from(wire::FIELD), Bytes::from(value))],
+            fields: [(Bytes::from(wire::FIELD), Bytes::from(value))].into_iter().collect(),
         }
     }
 

@@ -3,12 +3,12 @@
 //! The bytes come from whoever can write to Redis: nothing in here panics, and nothing is allocated by a length that
 //! the bytes don't bear out.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use rpc_core::delivery::MAX_PACK;
 use rpc_core::message::{Fault, FaultKind, Kind, Outcome, Reply, Request};
 use rpc_core::{Codec, Headers, Payload, SessionId};
@@ -75,7 +75,8 @@ pub(crate) fn decode<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Bytes)
 
 fn decode_requests(mut cursor: Cursor<'_>, kind: Kind, caller: SessionId, codec: &[u8]) -> Result<Decoded, Malformed> {
     let known = codec_named(codec);
-    let mut requests = Vec::new();
+    // Most entries carry one.
+    let mut requests = Vec::with_capacity(1);
     while !cursor.rest().is_empty() {
         if requests.len() == MAX_PACK {
             return Err(Malformed::TooManyRequests(MAX_PACK));
@@ -103,7 +104,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
     let line = cursor.line("the first line of a request")?;
     let [sequence, method, ttl, attempt, headers_len, arguments_len] = words(line, "the first line of a request")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
-    let method = method_name(method)?.to_owned();
+    let method = method_name(cursor.value.slice_ref(method))?;
     let ttl = time_to_live(ttl)?;
     let attempt = u32::try_from(number("the attempt", attempt, 1, u32::MAX.into())?).unwrap_or(u32::MAX);
     let headers_len = number("the length of the headers", headers_len, 0, u64::MAX)?;
@@ -116,7 +117,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
         request: Request {
             sequence,
             kind,
-            method: Cow::Owned(method),
+            method,
             deadline: None,
             attempt,
             at_most_once: false,
@@ -322,8 +323,8 @@ fn session_id(text: &[u8]) -> Result<SessionId, Malformed> {
         .ok_or_else(|| Malformed::Session(shown(text)))
 }
 
-fn method_name(name: &[u8]) -> Result<&str, Malformed> {
-    let name = str::from_utf8(name).map_err(|_| Malformed::MethodNotText)?;
+fn method_name(name: Bytes) -> Result<ByteString, Malformed> {
+    let name = ByteString::try_from(name).map_err(|_| Malformed::MethodNotText)?;
     if !(1..=MAX_METHOD).contains(&name.len()) || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(Malformed::Method(shown(name.as_bytes())));
     }
