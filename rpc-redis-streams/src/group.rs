@@ -26,6 +26,9 @@ use crate::takeover::Estate;
 /// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
 const READ_COUNT: usize = 64;
 
+/// How many it asks for at the least, if there is room for them.
+const LEAST_COUNT: usize = 16;
+
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
 const FULL: usize = 4;
 
@@ -102,6 +105,26 @@ impl PackSize {
     }
 }
 
+/// How many requests a read asks for. Where few are under way, small reads are run while Redis serves the next one; where many
+/// are, each read costs, and large ones are better. Whether a read is filled tells.
+#[derive(Debug)]
+struct Appetite {
+    requests: usize,
+}
+
+impl Appetite {
+    fn new() -> Self {
+        Self { requests: READ_COUNT }
+    }
+
+    fn note(&mut self, filled: bool) {
+        self.requests = match filled {
+            true => (self.requests + LEAST_COUNT).min(READ_COUNT),
+            false => (self.requests * 3 / 4).max(LEAST_COUNT),
+        };
+    }
+}
+
 /// Owns the connection that blocks in XREADGROUP.
 pub(crate) struct GroupReader {
     io: Arc<Shared>,
@@ -114,6 +137,7 @@ pub(crate) struct GroupReader {
     /// Whether others wait for that one to be settled.
     held_up: bool,
     pack_size: PackSize,
+    appetite: Appetite,
     unfetched: Unfetched,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
@@ -141,6 +165,7 @@ impl GroupReader {
             alone: None,
             held_up: false,
             pack_size: PackSize::new(max_pack),
+            appetite: Appetite::new(),
             unfetched: Unfetched::default(),
             boundary: EntryId::ZERO,
             ahead: None,
@@ -210,6 +235,7 @@ impl GroupReader {
                     let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.pack_size.note(requests, count);
+                    self.appetite.note(count >= asked);
                     if count >= asked.max(FULL) && room > requests {
                         self.read_ahead(room - requests).await;
                     }
@@ -248,7 +274,7 @@ impl GroupReader {
     fn question(&self, room: usize) -> (Commands, usize, Duration) {
         let block = self.block();
         // At least one: COUNT 0 would be no bound at all.
-        let count = self.pack_size.entries(room.min(READ_COUNT));
+        let count = self.pack_size.entries(room.min(self.appetite.requests));
         let mut read = Commands::default();
         read.add(&self.command(count, block));
         read.add(&ask_boundary(&self.io.destination));
@@ -653,6 +679,15 @@ mod tests {
         assert!(unfetched.is_suspicious(two));
         assert!(unfetched.give_up(two));
         assert!(!unfetched.give_up(two) && unfetched.is_suspicious(two));
+    }
+
+    #[test]
+    fn reads_are_large_as_long_as_they_are_filled() {
+        let mut appetite = Appetite::new();
+        (0..10).for_each(|_| appetite.note(false));
+        assert_eq!(appetite.requests, LEAST_COUNT);
+        (0..10).for_each(|_| appetite.note(true));
+        assert_eq!(appetite.requests, READ_COUNT);
     }
 
     #[test]
