@@ -7,16 +7,14 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor};
-use serde::ser::{SerializeSeq, Serializer};
+use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::codec::{Codec, CodecError, Payload};
+use crate::codec::{Codec, CodecError, Payload, ROOM};
+use crate::json;
 
 /// Arguments that can be written: `(&a, (&b, ()))`.
 pub trait EncodeArguments {
-    /// How many there are.
-    const COUNT: usize;
-
     /// Writes them in order.
     ///
     /// # Errors
@@ -25,29 +23,15 @@ pub trait EncodeArguments {
 }
 
 impl EncodeArguments for () {
-    const COUNT: usize = 0;
-
     fn write<S: SerializeSeq>(&self, _: &mut S) -> Result<(), S::Error> {
         Ok(())
     }
 }
 
 impl<T: Serialize, Rest: EncodeArguments> EncodeArguments for (&T, Rest) {
-    const COUNT: usize = 1 + Rest::COUNT;
-
     fn write<S: SerializeSeq>(&self, seq: &mut S) -> Result<(), S::Error> {
         seq.serialize_element(self.0)?;
         self.1.write(seq)
-    }
-}
-
-struct AsSequence<'a, A>(&'a A);
-
-impl<A: EncodeArguments> Serialize for AsSequence<'_, A> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(Some(A::COUNT))?;
-        self.0.write(&mut seq)?;
-        seq.end()
     }
 }
 
@@ -56,7 +40,18 @@ impl<A: EncodeArguments> Serialize for AsSequence<'_, A> {
 /// # Errors
 /// When one of them has no form in `codec`.
 pub fn encode<A: EncodeArguments>(codec: Codec, arguments: &A) -> Result<Payload, CodecError> {
-    codec.encode(&AsSequence(arguments))
+    let mut bytes = Vec::with_capacity(ROOM);
+    match codec {
+        Codec::Json => {
+            let mut list = json::Sequence::begin(&mut bytes);
+            let written = arguments.write(&mut list);
+            written.and_then(|()| list.end()).map_err(CodecError::new)?;
+        }
+    }
+    Ok(Payload {
+        codec,
+        bytes: bytes.into(),
+    })
 }
 
 /// An argument that must be there.

@@ -6,6 +6,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::json;
+
+/// Enough for a small value: saves growing the buffer.
+pub(crate) const ROOM: usize = 128;
+
 /// How arguments and results are written.
 ///
 /// The codec is named beside every payload, so peers that write different ones understand each other; a reply is
@@ -41,9 +46,10 @@ impl Codec {
     /// # Errors
     /// When `value` has no form in this codec (a map whose keys are not strings in JSON, say).
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, CodecError> {
-        let bytes = match self {
-            Self::Json => serde_json::to_vec(value).map_err(CodecError::new)?,
-        };
+        let mut bytes = Vec::with_capacity(ROOM);
+        match self {
+            Self::Json => json::write(&mut bytes, value).map_err(CodecError::new)?,
+        }
         Ok(Payload {
             codec: self,
             bytes: bytes.into(),

@@ -35,6 +35,7 @@ mod handler;
 mod id;
 mod in_flight;
 mod in_process;
+mod json;
 mod memory;
 mod pace;
 mod queue;
