@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::Config;
 use crate::entry;
 use crate::error::RedisStreamsError;
+use crate::pieces::Pieces;
 use crate::resp::{Commands, Decoder, Garbled, Value};
 use crate::socket::{self, Socket};
 
@@ -25,9 +26,6 @@ const LASTING: Duration = Duration::from_millis(50);
 
 /// The longest pause before a connection that was lost soon is opened again.
 const LONGEST_HASTE: Duration = Duration::from_millis(250);
-
-/// How much room there is for what is received next.
-const READ_SIZE: usize = 16 << 10;
 
 /// Opens connections to the configured server.
 #[derive(Clone)]
@@ -321,25 +319,25 @@ impl Connection {
     ///
     /// A connection that did not answer, or whose user did not wait for it, fails from then on.
     pub(crate) async fn run(&mut self, pipeline: &Pipeline, limit: Duration) -> Result<Vec<Value>, Broken> {
-        self.exchange(&pipeline.get_packed_pipeline(), pipeline.len(), limit)
+        self.exchange(&pipeline.get_packed_pipeline().into(), pipeline.len(), limit)
             .await
     }
 
     /// The same, of commands that were not built with the redis crate.
     pub(crate) async fn ask(&mut self, commands: &Commands, limit: Duration) -> Result<Vec<Value>, Broken> {
-        self.exchange(commands.as_bytes(), commands.len(), limit).await
+        self.exchange(commands.pieces(), commands.len(), limit).await
     }
 
     /// Sends one command; an error that Redis gives is the answer.
     pub(crate) async fn one(&mut self, command: Cmd, limit: Duration) -> Result<Value, Broken> {
-        let mut answers = self.exchange(&command.get_packed_command(), 1, limit).await?;
+        let mut answers = self.exchange(&command.get_packed_command().into(), 1, limit).await?;
         Ok(answers.pop().unwrap_or_default())
     }
 
     /// Sends commands and receives `count` answers, within `limit`.
     pub(crate) async fn exchange(
         &mut self,
-        commands: &[u8],
+        commands: &Pieces,
         count: usize,
         limit: Duration,
     ) -> Result<Vec<Value>, Broken> {
@@ -349,19 +347,20 @@ impl Connection {
 
     /// Sends commands; their answers are to be received. Fails if nothing is taken for as long as `limit`: where nobody
     /// receives, sending ends when the buffers on the way are full.
-    pub(crate) async fn send(&mut self, commands: &[u8], limit: Duration) -> Result<(), Broken> {
+    pub(crate) async fn send(&mut self, commands: &Pieces, limit: Duration) -> Result<(), Broken> {
         if self.broken {
             let why = "the connection was given up";
             return Err(Broken::Lost(io::Error::new(io::ErrorKind::NotConnected, why)));
         }
         self.broken = true;
-        let mut rest = commands;
+        let mut slices = commands.slices();
+        let mut rest = &mut slices[..];
         while !rest.is_empty() {
-            let sent = within(limit, self.socket.write(rest)).await?;
+            let sent = within(limit, self.socket.write_vectored(rest)).await?;
             if sent == 0 {
                 return Err(Broken::Lost(io::ErrorKind::WriteZero.into()));
             }
-            rest = &rest[sent..];
+            IoSlice::advance_slices(&mut rest, sent);
         }
         within(limit, self.socket.flush()).await?;
         self.broken = false;
@@ -394,9 +393,7 @@ impl Connection {
             if let Some(answer) = self.decoder.next().map_err(Broken::Garbled)? {
                 return Ok(answer);
             }
-            // What was taken out shares the memory of what comes after it, for as long as it is held.
-            self.decoder.buffer.reserve(READ_SIZE);
-            let read = within(limit, self.socket.read_buf(&mut self.decoder.buffer)).await?;
+            let read = within(limit, self.socket.read_buf(&mut self.decoder.room())).await?;
             if read == 0 {
                 return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into()));
             }

@@ -122,7 +122,7 @@ fn anew(fields: &[(Bytes, Bytes)]) -> Option<Vec<u8>> {
             request
         })
         .collect();
-    Some(wire::requests(caller, &requests, now))
+    Some(wire::requests(caller, &requests, now).into())
 }
 
 fn dead_letter(letter: Entry) -> DeadLetter {

@@ -97,7 +97,7 @@ pub(crate) fn record(to: &Destination, record: &Record) -> Cmd {
             outcome: outcome.clone(),
             handler_time: Duration::ZERO,
         };
-        wire::replies(to.session, wire::codec_of(&reply), [&reply])
+        Vec::from(wire::replies(to.session, wire::codec_of(&reply), [&reply]))
     });
     let mut command = redis::cmd("EVAL");
     command.arg(RECORD).arg(1).arg(to.keys.dedupe(run.method, &run.key));

@@ -3,6 +3,7 @@
 use rpc_core::SessionId;
 
 use crate::keys::Keys;
+use crate::pieces::Pieces;
 use crate::resp::Commands;
 use crate::wire;
 
@@ -22,7 +23,7 @@ pub(crate) fn add_entry(
     key: &str,
     max_len: Option<u64>,
     only_existing: bool,
-    message: Vec<u8>,
+    message: impl Into<Pieces>,
 ) {
     let options = usize::from(only_existing) + if max_len.is_some() { 3 } else { 0 };
     commands.command("XADD", 4 + options).arg(key);
@@ -32,5 +33,5 @@ pub(crate) fn add_entry(
     if let Some(max_len) = max_len {
         commands.arg("MAXLEN").arg("~").number(max_len);
     }
-    commands.arg("*").arg(wire::FIELD).arg(message);
+    commands.arg("*").arg(wire::FIELD).value(&message.into());
 }

@@ -56,7 +56,7 @@ impl Fuse {
         let offer = self.offer().take();
         *connection = match offer {
             Some(mut offer) => {
-                offer.connection.send(offer.read.as_bytes(), limit).await?;
+                offer.connection.send(offer.read.pieces(), limit).await?;
                 offer.connection
             }
             // The writer waits longer than a reader may, because what it repeats may run twice.
@@ -79,7 +79,7 @@ impl Offer {
     pub(crate) async fn write(mut self, mut commands: Commands, limit: Duration) -> Result<Vec<Value>, Broken> {
         let count = commands.len();
         commands.append(&self.read);
-        let answers = self.connection.exchange(commands.as_bytes(), count, limit).await;
+        let answers = self.connection.exchange(commands.pieces(), count, limit).await;
         match answers {
             Ok(answers) => {
                 // Its reader may have been stopped.

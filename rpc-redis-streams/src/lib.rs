@@ -43,6 +43,7 @@ mod outbox;
 mod packing;
 mod packs;
 mod patience;
+mod pieces;
 mod registry;
 mod report;
 mod resp;

@@ -77,7 +77,7 @@ impl Pack {
             if request.headers.iter().len() < MAX_HEADERS {
                 request.headers.insert(GROUP_HEADER, &to.group);
             }
-            split.arg(wire::requests(self.caller, [&*request], now));
+            split.arg(Vec::from(wire::requests(self.caller, [&*request], now)));
         }
         split
     }

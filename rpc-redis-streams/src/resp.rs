@@ -4,13 +4,27 @@
 //! and the last command of a fused write blocks; and because its values copy every payload. What is not of the hot path
 //! still builds its commands with that crate.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::pieces::Pieces;
 
 /// An answer that is nested deeper than this is none of Redis's.
 const MAX_DEPTH: usize = 16;
 
 /// The longest line: of a status, an error or a length.
 const MAX_LINE: usize = 64 << 10;
+
+/// How much room there is for what is received next: at first, and after so much has come of one answer that it is a long
+/// one.
+const READ_SIZE: usize = 16 << 10;
+const MAX_READ_SIZE: usize = 64 << 10;
+
+/// From this size on, a bulk string is received into memory of its own.
+const LARGE: usize = 16 << 10;
+
+/// How much memory a length is believed that nothing bears out yet.
+const CREDIT: usize = 1 << 20;
 
 /// What Redis answers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -62,76 +76,156 @@ impl Garbled {
     }
 }
 
-/// Takes answers out of a stream of bytes.
+/// Takes answers out of a stream of bytes, each value as soon as it is complete.
 ///
-/// An answer is looked for its end first, going on where the last look stopped, so that a large one that comes in many
-/// pieces is looked at once; only then it is taken apart.
-#[derive(Debug, Default)]
+/// A large bulk string that comes in many pieces gets memory of its own, as much as it says it needs: so nothing has to be
+/// moved for it, and it keeps nothing else in memory.
+#[derive(Debug)]
 pub(crate) struct Decoder {
     /// What was received and not yet taken.
-    pub(crate) buffer: BytesMut,
-    /// How much of it belongs to the first answer as far as has been looked.
-    scanned: usize,
-    /// How many values of the first answer are still to come.
-    open: usize,
+    buffer: BytesMut,
+    /// How much room there is in it for what is received next.
+    read_size: usize,
+    /// The lists whose end has not come yet, each within the one before.
+    open: Vec<List>,
+    /// The bulk string that is being received, if it is a large one.
+    large: Option<Large>,
+}
+
+#[derive(Debug)]
+struct List {
+    length: usize,
+    values: Vec<Value>,
+}
+
+#[derive(Debug)]
+struct Large {
+    /// With the end of its line.
+    length: usize,
+    received: BytesMut,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            read_size: READ_SIZE,
+            open: Vec::new(),
+            large: None,
+        }
+    }
 }
 
 impl Decoder {
-    /// The next answer; `None` if its end has not been received yet.
-    pub(crate) fn next(&mut self) -> Result<Option<Value>, Garbled> {
-        if !self.is_complete()? {
-            return Ok(None);
+    /// Where what is received next belongs.
+    pub(crate) fn room(&mut self) -> Limit<&mut BytesMut> {
+        if let Some(Large { length, received }) = &mut self.large {
+            let missing = *length - received.len();
+            // No more than was borne out before: the length may be a lie.
+            received.reserve(missing.min(received.len().max(CREDIT)));
+            return received.limit(missing);
         }
-        let mut answer = self.buffer.split_to(self.scanned).freeze();
-        self.scanned = 0;
-        take(&mut answer, 0).map(Some)
+        // What was taken out shares the memory of what comes after it, for as long as it is held.
+        self.buffer.reserve(self.read_size);
+        self.read_size = MAX_READ_SIZE.min(2 * self.read_size);
+        (&mut self.buffer).limit(usize::MAX)
     }
 
-    fn is_complete(&mut self) -> Result<bool, Garbled> {
-        if self.scanned == 0 {
-            self.open = 1;
-        }
-        while self.open > 0 {
-            let Some(line) = line_at(&self.buffer, self.scanned)? else {
-                return Ok(false);
-            };
-            let end = self.scanned + line.len() + 2;
-            match line.first() {
-                Some(b'+' | b'-' | b':') => {
-                    self.scanned = end;
-                    self.open -= 1;
+    /// The next answer; `None` if its end has not been received yet.
+    pub(crate) fn next(&mut self) -> Result<Option<Value>, Garbled> {
+        while let Some(mut value) = self.value()? {
+            loop {
+                let Some(list) = self.open.last_mut() else {
+                    self.read_size = READ_SIZE;
+                    return Ok(Some(value));
+                };
+                list.values.push(value);
+                if list.values.len() < list.length {
+                    break;
                 }
-                Some(b'$') => {
-                    let len = length(line)?.map_or(0, |len| len + 2);
-                    // The head is looked at again when more has come: it is short.
-                    if self.buffer.len() - end < len {
-                        return Ok(false);
-                    }
-                    self.scanned = end + len;
-                    self.open -= 1;
-                }
-                Some(b'*') => {
-                    self.scanned = end;
-                    // Each element takes at least three bytes, so that a length that is a lie ends before it harms.
-                    self.open = (self.open - 1).saturating_add(length(line)?.unwrap_or(0));
-                }
-                _ => return Err(Garbled::at(&self.buffer[self.scanned..])),
+                value = Value::Array(std::mem::take(&mut list.values));
+                self.open.pop();
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    /// The next value that is not a list with something in it: such a list is opened, and the value its first.
+    fn value(&mut self) -> Result<Option<Value>, Garbled> {
+        if let Some(large) = self.large.take_if(|large| large.received.len() == large.length) {
+            return Ok(Some(Value::Bulk(large.received.freeze().slice(..large.length - 2))));
+        }
+        if self.large.is_some() {
+            return Ok(None);
+        }
+        while let Some(line) = line(&self.buffer)? {
+            let (kind, end) = (line[0], line.len() + 2);
+            match kind {
+                b'$' => {
+                    let Some(length) = length(line)? else {
+                        self.buffer.advance(end);
+                        return Ok(Some(Value::Nil));
+                    };
+                    if self.buffer.len() - end < length.saturating_add(2) {
+                        // The head of a small one is looked at again when more has come: it is short.
+                        if length >= LARGE {
+                            self.buffer.advance(end);
+                            self.begin(length.saturating_add(2));
+                        }
+                        return Ok(None);
+                    }
+                    self.buffer.advance(end);
+                    let value = self.buffer.split_to(length).freeze();
+                    self.buffer.advance(2);
+                    return Ok(Some(Value::Bulk(value)));
+                }
+                b'*' => {
+                    let length = length(line)?;
+                    if length.is_some() && self.open.len() == MAX_DEPTH {
+                        return Err(Garbled::at(&self.buffer));
+                    }
+                    self.buffer.advance(end);
+                    match length {
+                        None => return Ok(Some(Value::Nil)),
+                        Some(0) => return Ok(Some(Value::Array(Vec::new()))),
+                        // Nothing is reserved by what the length says.
+                        Some(length) => self.open.push(List {
+                            length,
+                            values: Vec::new(),
+                        }),
+                    }
+                }
+                _ => {
+                    let text = self.buffer.split_to(end).freeze().slice(1..end - 2);
+                    return match kind {
+                        b'+' => Ok(Value::Status(text)),
+                        b'-' => Ok(Value::Error(String::from_utf8_lossy(&text).into_owned())),
+                        _ => integer(&text).map(Value::Int).ok_or_else(|| Garbled::at(&text)),
+                    }
+                    .map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
+    fn begin(&mut self, length: usize) {
+        let mut received = BytesMut::with_capacity(length.min(CREDIT));
+        received.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        self.large = Some(Large { length, received });
     }
 }
 
-/// The line that starts at `from`, without its end; `None` if that has not come yet.
-fn line_at(buffer: &[u8], from: usize) -> Result<Option<&[u8]>, Garbled> {
-    let rest = &buffer[from..];
-    match rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
-        Some(at) if at > 0 && rest[at - 1] == b'\r' => Ok(Some(&rest[..at - 1])),
-        Some(_) => Err(Garbled::at(rest)),
+/// The first line, without its end; `None` if that has not come yet.
+fn line(buffer: &[u8]) -> Result<Option<&[u8]>, Garbled> {
+    let is_known = buffer.first().is_none_or(|first| b"+-:$*".contains(first));
+    match buffer.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+        Some(at) if at > 1 && buffer[at - 1] == b'\r' && is_known => Ok(Some(&buffer[..at - 1])),
+        Some(_) => Err(Garbled::at(buffer)),
         // Something else may never send a line's end.
-        None if rest.len() >= MAX_LINE || rest.first().is_some_and(|first| !b"+-:$*".contains(first)) => {
-            Err(Garbled::at(rest))
-        }
+        None if buffer.len() >= MAX_LINE || !is_known => Err(Garbled::at(buffer)),
         None => Ok(None),
     }
 }
@@ -149,44 +243,10 @@ fn integer(digits: &[u8]) -> Option<i64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Takes a value apart that is known to be complete.
-fn take(bytes: &mut Bytes, depth: usize) -> Result<Value, Garbled> {
-    let Some(line) = line_at(bytes, 0)? else {
-        return Err(Garbled::at(bytes));
-    };
-    let (kind, len) = (line.first().copied(), line.len());
-    if kind == Some(b'$') || kind == Some(b'*') {
-        let length = length(line)?;
-        bytes.advance(len + 2);
-        return match (kind, length) {
-            (_, None) => Ok(Value::Nil),
-            (Some(b'$'), Some(length)) => {
-                let value = bytes.split_to(length);
-                bytes.advance(2);
-                Ok(Value::Bulk(value))
-            }
-            (_, Some(_)) if depth == MAX_DEPTH => Err(Garbled::at(bytes)),
-            // Not reserved by what the length says: it was borne out, but by values that may be small.
-            (_, Some(length)) => (0..length)
-                .map(|_| take(bytes, depth + 1))
-                .collect::<Result<_, _>>()
-                .map(Value::Array),
-        };
-    }
-    let text = bytes.split_to(len).slice(1..);
-    bytes.advance(2);
-    match kind {
-        Some(b'+') => Ok(Value::Status(text)),
-        Some(b'-') => Ok(Value::Error(String::from_utf8_lossy(&text).into_owned())),
-        Some(b':') => integer(&text).map(Value::Int).ok_or_else(|| Garbled::at(&text)),
-        _ => Err(Garbled::at(&text)),
-    }
-}
-
 /// Commands to be written at once.
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
-    bytes: Vec<u8>,
+    pieces: Pieces,
     count: usize,
 }
 
@@ -202,8 +262,16 @@ impl Commands {
     pub(crate) fn arg(&mut self, argument: impl AsRef<[u8]>) -> &mut Self {
         let argument = argument.as_ref();
         self.head(b'$', argument.len());
-        self.bytes.extend_from_slice(argument);
-        self.bytes.extend_from_slice(b"\r\n");
+        self.pieces.extend_from_slice(argument);
+        self.pieces.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// The next argument of the command, which may be large.
+    pub(crate) fn value(&mut self, value: &Pieces) -> &mut Self {
+        self.head(b'$', value.len());
+        self.pieces.append(value);
+        self.pieces.extend_from_slice(b"\r\n");
         self
     }
 
@@ -215,21 +283,21 @@ impl Commands {
     /// A command that was built with the redis crate.
     pub(crate) fn add(&mut self, command: &redis::Cmd) -> &mut Self {
         self.count += 1;
-        self.bytes.extend_from_slice(&command.get_packed_command());
+        self.pieces.extend_from_slice(&command.get_packed_command());
         self
     }
 
     /// All commands of `others`.
     pub(crate) fn append(&mut self, others: &Self) {
         self.count += others.count;
-        self.bytes.extend_from_slice(&others.bytes);
+        self.pieces.append(&others.pieces);
     }
 
     fn head(&mut self, kind: u8, length: usize) {
-        self.bytes.push(kind);
-        self.bytes
+        self.pieces.push(kind);
+        self.pieces
             .extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        self.pieces.extend_from_slice(b"\r\n");
     }
 
     /// How many there are, which is how many answers will come.
@@ -237,8 +305,8 @@ impl Commands {
         self.count
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(crate) fn pieces(&self) -> &Pieces {
+        &self.pieces
     }
 }
 
@@ -256,10 +324,15 @@ mod tests {
     fn decode(bytes: &[u8], piece: usize) -> Result<Vec<Value>, Garbled> {
         let mut decoder = Decoder::default();
         let mut values = Vec::new();
-        for piece in bytes.chunks(piece) {
-            decoder.buffer.extend_from_slice(piece);
-            while let Some(value) = decoder.next()? {
-                values.push(value);
+        for mut piece in bytes.chunks(piece) {
+            while !piece.is_empty() {
+                let mut room = decoder.room();
+                let taken = piece.len().min(room.remaining_mut());
+                room.put_slice(&piece[..taken]);
+                piece = &piece[taken..];
+                while let Some(value) = decoder.next()? {
+                    values.push(value);
+                }
             }
         }
         Ok(values)
@@ -289,6 +362,34 @@ mod tests {
     }
 
     #[test]
+    fn large_strings_are_read_whatever_the_pieces_they_come_in() {
+        let large = "x".repeat(LARGE);
+        let larger = "y".repeat(3 * CREDIT);
+        let answer = format!(
+            "*3\r\n${}\r\n{large}\r\n${}\r\n{larger}\r\n$1\r\nz\r\n:1\r\n",
+            large.len(),
+            larger.len()
+        );
+        let values = [large, larger, "z".to_owned()].map(|text| Value::Bulk(text.into()));
+        let expected = vec![Value::Array(values.to_vec()), Value::Int(1)];
+        for piece in [1000, LARGE + 14, CREDIT, answer.len()] {
+            assert!(
+                decode(answer.as_bytes(), piece) == Ok(expected.clone()),
+                "pieces of {piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_is_believed_only_as_far_as_it_is_borne_out() {
+        let mut decoder = Decoder::default();
+        decoder.room().put_slice(format!("${}\r\nx", i64::MAX).as_bytes());
+        assert_eq!(decoder.next(), Ok(None));
+        let mut room = decoder.room();
+        assert!((CREDIT..=2 * CREDIT).contains(&room.chunk_mut().len()));
+    }
+
+    #[test]
     fn other_protocols_are_told_at_once() {
         for bytes in [
             &b"HTTP/1.1 400 Bad Request\r\n"[..],
@@ -315,8 +416,8 @@ mod tests {
         commands.command("XACK", 3).arg("calc").arg("workers").number(12);
         commands.add(redis::cmd("TIME").arg("é"));
         let text = "*4\r\n$4\r\nXACK\r\n$4\r\ncalc\r\n$7\r\nworkers\r\n$2\r\n12\r\n*2\r\n$4\r\nTIME\r\n$2\r\né\r\n";
-        assert_eq!(commands.as_bytes(), text.as_bytes());
         assert_eq!(commands.len(), 2);
+        assert_eq!(Vec::from(commands.pieces), text.as_bytes());
     }
 
     proptest! {

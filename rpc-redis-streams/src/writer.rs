@@ -154,7 +154,7 @@ impl Writer {
         let requests = flush.requests();
         let commands = flush.take_commands();
         // Small ones only: a large one would hold up what the reader is waiting for, and gain nothing.
-        let fused = (commands.as_bytes().len() <= MAX_FUSED)
+        let fused = (commands.pieces().len() <= MAX_FUSED)
             .then(|| self.io.fuse.take())
             .flatten();
         let answers = match fused {

@@ -6,6 +6,7 @@ use serde::Serializer as _;
 use tokio::time::Instant;
 
 use super::{EntryKind, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK};
+use crate::pieces::Pieces;
 
 /// What a head or a frame needs at most beside its names and payloads, roughly: saves growing the buffer.
 const FRAME_OVERHEAD: usize = 64;
@@ -16,11 +17,11 @@ pub(crate) fn requests<'a>(
     session: SessionId,
     requests: impl IntoIterator<Item = &'a Request>,
     now: Instant,
-) -> Vec<u8> {
+) -> Pieces {
     let mut requests = requests.into_iter().peekable();
     let Some(&first) = requests.peek() else {
         debug_assert!(false, "an entry of no requests");
-        return Vec::new();
+        return Pieces::default();
     };
     let (kind, codec) = (first.kind, first.arguments.codec);
     let mut out = head(
@@ -30,7 +31,7 @@ pub(crate) fn requests<'a>(
         },
         session,
         codec.name(),
-        FRAME_OVERHEAD + first.method.len() + first.arguments.bytes.len(),
+        FRAME_OVERHEAD + first.method.len(),
     );
     for request in requests {
         debug_assert_eq!((request.kind, request.arguments.codec), (kind, codec), "a mixed entry");
@@ -40,7 +41,7 @@ pub(crate) fn requests<'a>(
 }
 
 /// The entry of replies of `session` to calls of one other session; all payloads must be of `codec`.
-pub(crate) fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Vec<u8> {
+pub(crate) fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Pieces {
     let mut out = head(EntryKind::Reply, session, codec.name(), FRAME_OVERHEAD);
     for reply in replies {
         push_reply(&mut out, reply, codec);
@@ -53,7 +54,7 @@ pub(crate) fn cancel(
     session: SessionId,
     calls: impl IntoIterator<Item = (u64, Option<Instant>)>,
     now: Instant,
-) -> Vec<u8> {
+) -> Pieces {
     let mut out = head(EntryKind::Cancel, session, NO_CODEC, 0);
     for (sequence, deadline) in calls {
         push_number(&mut out, sequence, b' ');
@@ -76,16 +77,16 @@ pub(crate) fn codec_of(reply: &Reply) -> Codec {
 
 /// The entry that opens the inbox of `session`.
 pub(crate) fn hello(session: SessionId) -> Vec<u8> {
-    head(EntryKind::Hello, session, NO_CODEC, 0)
+    head(EntryKind::Hello, session, NO_CODEC, 0).into()
 }
 
 /// The entry by which `session` asks the channels of the stream to close.
-pub(crate) fn close(session: SessionId) -> Vec<u8> {
+pub(crate) fn close(session: SessionId) -> Pieces {
     head(EntryKind::Close, session, NO_CODEC, 0)
 }
 
-fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(FRAME_OVERHEAD + room);
+fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Pieces {
+    let mut out = Pieces::with_capacity(FRAME_OVERHEAD + room);
     out.extend_from_slice(kind.name().as_bytes());
     out.push(b' ');
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -96,7 +97,7 @@ fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Vec<u8
     out
 }
 
-fn push_request(out: &mut Vec<u8>, request: &Request, now: Instant) {
+fn push_request(out: &mut Pieces, request: &Request, now: Instant) {
     let headers = if request.headers.is_empty() {
         Vec::new()
     } else {
@@ -113,37 +114,38 @@ fn push_request(out: &mut Vec<u8>, request: &Request, now: Instant) {
     push_number(out, request.attempt, b' ');
     push_number(out, headers.len(), b' ');
     push_number(out, arguments.len(), b'\n');
-    out.reserve(headers.len() + arguments.len() + 1);
     out.extend_from_slice(&headers);
-    out.extend_from_slice(arguments);
+    out.extend_from_bytes(arguments);
     out.push(b'\n');
 }
 
-fn push_reply(out: &mut Vec<u8>, reply: &Reply, codec: Codec) {
-    let (status, payload): (&str, &[u8]) = match &reply.outcome {
-        Outcome::Returned(payload) | Outcome::Failed(payload) => {
-            debug_assert_eq!(payload.codec, codec, "a mixed entry");
-            let ok = matches!(reply.outcome, Outcome::Returned(_));
-            (if ok { STATUS_OK } else { STATUS_ERROR }, &payload.bytes)
-        }
-        Outcome::Fault(fault) => (fault.kind.name(), fault.message.as_bytes()),
+fn push_reply(out: &mut Pieces, reply: &Reply, codec: Codec) {
+    let (status, len) = match &reply.outcome {
+        Outcome::Returned(payload) => (STATUS_OK, payload.bytes.len()),
+        Outcome::Failed(payload) => (STATUS_ERROR, payload.bytes.len()),
+        Outcome::Fault(fault) => (fault.kind.name(), fault.message.len()),
     };
     push_number(out, reply.sequence, b' ');
     push_word(out, status);
     let micros = u64::try_from(reply.handler_time.as_micros()).unwrap_or(u64::MAX);
     push_number(out, micros, b' ');
-    push_number(out, payload.len(), b'\n');
-    out.reserve(payload.len() + 1);
-    out.extend_from_slice(payload);
+    push_number(out, len, b'\n');
+    match &reply.outcome {
+        Outcome::Returned(payload) | Outcome::Failed(payload) => {
+            debug_assert_eq!(payload.codec, codec, "a mixed entry");
+            out.extend_from_bytes(&payload.bytes);
+        }
+        Outcome::Fault(fault) => out.extend_from_slice(fault.message.as_bytes()),
+    }
     out.push(b'\n');
 }
 
-fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer, end: u8) {
+fn push_number(out: &mut Pieces, number: impl itoa::Integer, end: u8) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     out.push(end);
 }
 
-fn push_word(out: &mut Vec<u8>, word: &str) {
+fn push_word(out: &mut Pieces, word: &str) {
     out.extend_from_slice(word.as_bytes());
     out.push(b' ');
 }

@@ -8,6 +8,7 @@ use rpc_core::{Codec, Headers, Payload, SessionId};
 use tokio::time::Instant;
 
 use super::*;
+use crate::pieces::Pieces;
 
 mod properties;
 mod refusals;
@@ -97,8 +98,14 @@ fn refusal(value: impl Into<Bytes>) -> Malformed {
     decode_value(value).unwrap_err()
 }
 
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap()
+impl From<Pieces> for Bytes {
+    fn from(pieces: Pieces) -> Self {
+        Vec::from(pieces).into()
+    }
+}
+
+fn text(bytes: impl Into<Vec<u8>>) -> String {
+    String::from_utf8(bytes.into()).unwrap()
 }
 
 /// All that a request holds, in a form that can be compared.

@@ -216,11 +216,8 @@ fn faults_of_newer_servers_keep_their_name() {
 
 #[test]
 fn a_fault_that_is_not_utf_8_still_ends_its_call() {
-    let mut value = replies(
-        server(),
-        Codec::Json,
-        [&reply(1, Outcome::Fault(Fault::new(FaultKind::Panicked, "??")), 0)],
-    );
+    let fault = Outcome::Fault(Fault::new(FaultKind::Panicked, "??"));
+    let mut value = Vec::from(replies(server(), Codec::Json, [&reply(1, fault, 0)]));
     let len = value.len();
     value[len - 3] = 0xff;
     match &decoded_replies(value)[0].outcome {
