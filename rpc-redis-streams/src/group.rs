@@ -259,7 +259,7 @@ impl GroupReader {
         }
         let (read, asked, limit) = self.question(room);
         // A connection that is lost here says so when the answers are received.
-        let _ = self.connection.send(read.as_bytes(), limit).await;
+        let _ = self.connection.send(read.pieces(), limit).await;
         self.ahead = Some(Ahead { room, asked, limit });
     }
 
