@@ -6,7 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -15,6 +15,9 @@ use crate::json;
 
 /// Arguments that can be written: `(&a, (&b, ()))`.
 pub trait EncodeArguments {
+    /// How many there are.
+    const COUNT: usize;
+
     /// Writes them in order.
     ///
     /// # Errors
@@ -23,15 +26,31 @@ pub trait EncodeArguments {
 }
 
 impl EncodeArguments for () {
+    const COUNT: usize = 0;
+
     fn write<S: SerializeSeq>(&self, _: &mut S) -> Result<(), S::Error> {
         Ok(())
     }
 }
 
 impl<T: Serialize, Rest: EncodeArguments> EncodeArguments for (&T, Rest) {
+    const COUNT: usize = 1 + Rest::COUNT;
+
     fn write<S: SerializeSeq>(&self, seq: &mut S) -> Result<(), S::Error> {
         seq.serialize_element(self.0)?;
         self.1.write(seq)
+    }
+}
+
+#[cfg(feature = "messagepack")]
+struct AsSequence<'a, A>(&'a A);
+
+#[cfg(feature = "messagepack")]
+impl<A: EncodeArguments> Serialize for AsSequence<'_, A> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(A::COUNT))?;
+        self.0.write(&mut seq)?;
+        seq.end()
     }
 }
 
@@ -47,6 +66,8 @@ pub fn encode<A: EncodeArguments>(codec: Codec, arguments: &A) -> Result<Payload
             let written = arguments.write(&mut list);
             written.and_then(|()| list.end()).map_err(CodecError::new)?;
         }
+        #[cfg(feature = "messagepack")]
+        Codec::MessagePack => codec.write(&mut bytes, &AsSequence(arguments))?,
     }
     Ok(Payload {
         codec,
@@ -147,27 +168,30 @@ impl<'de, L: DecodeArguments> Visitor<'de> for ListVisitor<'_, L> {
     }
 }
 
+impl<'de, L: DecodeArguments> DeserializeSeed<'de> for ListVisitor<'_, L> {
+    type Value = L;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<L, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
 /// Reads the arguments of a call; `names` are theirs, for the error message.
 ///
 /// # Errors
 /// When one is missing, undecodable or too many.
 pub fn decode<L: DecodeArguments>(payload: &Payload, names: &[&str]) -> Result<L, CodecError> {
-    let visitor = ListVisitor {
+    payload.decode_by(ListVisitor {
         names,
         list: PhantomData,
-    };
-    match payload.codec {
-        Codec::Json => {
-            let mut json = serde_json::Deserializer::from_slice(&payload.bytes);
-            json.deserialize_seq(visitor)
-                .and_then(|list| json.end().map(|()| list))
-                .map_err(CodecError::new)
-        }
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn json(text: &'static str) -> Payload {
@@ -206,5 +230,73 @@ mod tests {
         assert!(read("{}").unwrap_err().contains("a sequence of the arguments (a, b)"));
         assert!(read("[1,2] x").is_err());
         assert!(read("").is_err());
+    }
+
+    /// What a method of `a` and an optional `b` reads, when `arguments` are sent in each codec.
+    fn received<A: EncodeArguments>(arguments: &A) -> Vec<Result<(i64, Option<i64>), String>> {
+        let read = |&codec: &Codec| {
+            let payload = encode(codec, arguments).unwrap();
+            decode::<AddOptional>(&payload, &["a", "b"])
+                .map(|(a, (b, ()))| (a.0, b.0))
+                .map_err(|error| error.to_string())
+        };
+        Codec::ALL.iter().map(read).collect()
+    }
+
+    #[test]
+    fn every_codec_lets_arguments_be_left_out_and_names_those_that_are_wrong() {
+        let unset = &None::<i64>;
+        for read in [
+            received(&(&1, ())),
+            received(&(&1, (unset, ()))),
+            received(&(&1, (unset, (unset, ())))),
+        ] {
+            assert!(read.iter().all(|read| *read == Ok((1, None))), "{read:?}");
+        }
+        for (read, part) in [
+            (received(&()), "argument `a` (number 1) is missing"),
+            (received(&(&"x", ())), "argument `a`: "),
+            (received(&(&1, (&"x", ()))), "argument `b`: "),
+            (received(&(&1, (&2, (&3, ())))), "takes 2 arguments, got more"),
+        ] {
+            for read in read {
+                let error = read.unwrap_err();
+                assert!(error.contains(part), "{error}");
+            }
+        }
+        for &codec in Codec::ALL {
+            let table = codec.encode(&std::collections::BTreeMap::from([("a", 1)])).unwrap();
+            let error = decode::<AddOptional>(&table, &["a", "b"]).unwrap_err().to_string();
+            assert!(error.contains("a sequence of the arguments (a, b)"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arguments_read_back_in_every_codec(
+            a: i64,
+            b: Option<u64>,
+            c in ".{0,8}",
+            d in vec((any::<u8>(), any::<bool>()), 0..8),
+        ) {
+            type All = (
+                Required<i64>,
+                (Optional<Option<u64>>, (Required<String>, (Required<Vec<(u8, bool)>>, ()))),
+            );
+            for &codec in Codec::ALL {
+                let sent = encode(codec, &(&a, (&b, (&c, (&d, ()))))).unwrap();
+                let (found_a, (found_b, (found_c, (found_d, ())))) =
+                    decode::<All>(&sent, &["a", "b", "c", "d"]).unwrap();
+                prop_assert_eq!((found_a.0, found_b.0, &found_c.0, &found_d.0), (a, b, &c, &d));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in vec(any::<u8>(), 0..40)) {
+            for &codec in Codec::ALL {
+                let payload = Payload { codec, bytes: bytes.clone().into() };
+                let _ = decode::<AddOptional>(&payload, &["a", "b"]);
+            }
+        }
     }
 }

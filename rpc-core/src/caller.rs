@@ -32,6 +32,7 @@ pub struct Caller {
     /// `None` for a channel that nobody holds any more.
     route: Option<Arc<dyn Route>>,
     target: Target,
+    codec: Codec,
     timeout: Timeout,
     /// What calls may not outlast, whatever their timeout.
     deadline: Option<Instant>,
@@ -105,10 +106,11 @@ impl Timeout {
 }
 
 impl Caller {
-    pub(crate) fn new(route: Option<Arc<dyn Route>>, target: Target) -> Self {
+    pub(crate) fn new(route: Option<Arc<dyn Route>>, target: Target, codec: Codec) -> Self {
         Self {
             route,
             target,
+            codec,
             timeout: Timeout::Default,
             deadline: None,
             headers: Headers::new(),
@@ -200,7 +202,7 @@ impl Caller {
     ) -> Call<T, E> {
         let name = method.name();
         // Encoded now, in the caller's task, while the arguments are borrowed; sent at the first poll.
-        let arguments = arguments::encode(Codec::default(), arguments);
+        let arguments = arguments::encode(self.codec, arguments);
         let headers = self.headers.iter().len();
         let pending = match (arguments, &self.route) {
             (Ok(_), _) if headers > MAX_HEADERS => failed(CallError::BadArguments {

@@ -85,7 +85,11 @@ impl RpcChannel {
     /// Calls the services of one session, through its inbox, and nobody else's.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Caller {
-        Caller::new(Some(self.alive.clone()), Target::Session(id))
+        Caller::new(
+            Some(self.alive.clone()),
+            Target::Session(id),
+            self.shared().settings.codec,
+        )
     }
 
     /// The servers that are registered under the stream.
@@ -156,7 +160,11 @@ impl fmt::Debug for RpcChannel {
 /// Calls go to the stream: to one worker of a group, or to every subscriber.
 impl From<&RpcChannel> for Caller {
     fn from(channel: &RpcChannel) -> Self {
-        Self::new(Some(channel.alive.clone()), Target::Stream)
+        Self::new(
+            Some(channel.alive.clone()),
+            Target::Stream,
+            channel.shared().settings.codec,
+        )
     }
 }
 

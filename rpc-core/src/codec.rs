@@ -1,10 +1,16 @@
 //! How values become bytes: the codecs, and payloads that know theirs.
 
+#[cfg(feature = "messagepack")]
+mod messagepack;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use crate::json;
 
@@ -13,32 +19,88 @@ pub(crate) const ROOM: usize = 128;
 
 /// How arguments and results are written.
 ///
-/// The codec is named beside every payload, so peers that write different ones understand each other; a reply is
-/// written in the codec of its call.
+/// The codec is named beside every payload, so peers that write different ones understand each other. Whoever calls
+/// chooses ([`ChannelSettings::codec`](crate::ChannelSettings::codec)); a server answers in the codec of the call, and
+/// calls back in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {
     /// JSON by `serde_json`: readable in `redis-cli` and by every language.
     #[default]
     Json,
+    /// MessagePack by `rmp-serde` (feature `messagepack`): smaller where arguments or results hold many numbers or bytes.
+    ///
+    /// Structs are maps with the names of their fields, and types that know a readable form (UUIDs, addresses, times) have
+    /// it here, too: so what works in JSON works in MessagePack, and both put up with the same changes of a struct. Beyond
+    /// that there are maps with keys of any type, floating point numbers that are not finite, and bytes as such for types
+    /// that ask for them (those of `serde_bytes`, say; a plain `Vec<u8>` is a sequence of numbers).
+    ///
+    /// All servers that may get the call need the feature, and so does whoever repeats one with an idempotency key, because
+    /// a result is kept in the codec of the call that ran. A server without it refuses the call, saying so.
+    ///
+    /// Values are nested 127 levels deep at most, as in JSON. That does not count what an enum holds of its own kind
+    /// directly in a variant, as in `Not(Box<Self>)`: bytes made for it can exhaust the stack of whoever reads them, which
+    /// ends the process. Leave the feature out where services take such types from a stream to which not only friends can
+    /// write.
+    ///
+    /// ```
+    /// use rpc_core::{ChannelSettings, Codec, MemoryBroker, Mode, RpcChannel, service};
+    ///
+    /// #[service]
+    /// trait Statistics {
+    ///     async fn mean(&self, samples: Vec<f64>) -> f64;
+    /// }
+    ///
+    /// struct Exact;
+    ///
+    /// impl Statistics for Exact {
+    ///     async fn mean(&self, samples: Vec<f64>) -> f64 {
+    ///         samples.iter().sum::<f64>() / samples.len() as f64
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = MemoryBroker::new(Mode::Group);
+    /// let server = RpcChannel::builder(broker.connect())
+    ///     .serve(StatisticsServer::new(Exact))?
+    ///     .start()
+    ///     .await?;
+    ///
+    /// let mut settings = ChannelSettings::default();
+    /// settings.codec = Codec::MessagePack; // over Redis: `Config::builder().codec(Codec::MessagePack)`
+    /// let client = RpcChannel::open(broker.connect().with_settings(settings)).await?;
+    /// assert!(StatisticsClient::new(&client).mean(Vec::new()).await?.is_nan());
+    /// # server.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "messagepack")]
+    MessagePack,
 }
 
 impl Codec {
+    /// Those that this build knows.
+    pub const ALL: &'static [Self] = &[
+        Self::Json,
+        #[cfg(feature = "messagepack")]
+        Self::MessagePack,
+    ];
+
     /// The name that stands on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
+            #[cfg(feature = "messagepack")]
+            Self::MessagePack => "msgpack",
         }
     }
 
     /// The codec of that name on the wire, if this build knows it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "json" => Some(Self::Json),
-            _ => None,
-        }
+        Self::ALL.iter().copied().find(|codec| codec.name() == name)
     }
 
     /// Writes `value`.
@@ -47,13 +109,20 @@ impl Codec {
     /// When `value` has no form in this codec (a map whose keys are not strings in JSON, say).
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, CodecError> {
         let mut bytes = Vec::with_capacity(ROOM);
-        match self {
-            Self::Json => json::write(&mut bytes, value).map_err(CodecError::new)?,
-        }
+        self.write(&mut bytes, value)?;
         Ok(Payload {
             codec: self,
             bytes: bytes.into(),
         })
+    }
+
+    /// Appends `value`.
+    pub(crate) fn write<T: Serialize + ?Sized>(self, out: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
+        match self {
+            Self::Json => json::write(out, value).map_err(CodecError::new),
+            #[cfg(feature = "messagepack")]
+            Self::MessagePack => messagepack::write(out, value).map_err(CodecError::new),
+        }
     }
 }
 
@@ -67,7 +136,7 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// What a method that returns nothing returned.
+    /// What a method that returns nothing returned. It names its own codec, so a caller in any codec can read it.
     pub(crate) const fn empty() -> Self {
         Self {
             codec: Codec::Json,
@@ -80,8 +149,20 @@ impl Payload {
     /// # Errors
     /// When the bytes are not a `T` in this payload's codec.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, CodecError> {
+        self.decode_by(PhantomData)
+    }
+
+    /// Has `seed` read the value.
+    pub(crate) fn decode_by<'de, S: DeserializeSeed<'de>>(&'de self, seed: S) -> Result<S::Value, CodecError> {
         match self.codec {
-            Codec::Json => serde_json::from_slice(&self.bytes).map_err(CodecError::new),
+            Codec::Json => {
+                let mut json = serde_json::Deserializer::from_slice(&self.bytes);
+                seed.deserialize(&mut json)
+                    .and_then(|value| json.end().map(|()| value))
+                    .map_err(CodecError::new)
+            }
+            #[cfg(feature = "messagepack")]
+            Codec::MessagePack => messagepack::from_slice(&self.bytes, seed).map_err(CodecError::new),
         }
     }
 }

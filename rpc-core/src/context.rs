@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Caller, Route};
+use crate::codec::Codec;
 use crate::id::{CallId, SessionId};
 use crate::message::{Headers, Target};
 
@@ -25,6 +26,7 @@ struct Inner {
     headers: Headers,
     deadline: Option<Instant>,
     attempt: u32,
+    codec: Codec,
     /// None in process. Not strong: a handler that runs for ever must not keep a channel that nobody wants any more.
     channel: Option<Weak<dyn Route>>,
     /// Made when somebody asks for it: most handlers don't.
@@ -38,6 +40,7 @@ impl Context {
         headers: Headers,
         deadline: Option<Instant>,
         attempt: u32,
+        codec: Codec,
         channel: Option<Weak<dyn Route>>,
     ) -> Self {
         Self {
@@ -47,6 +50,7 @@ impl Context {
                 headers,
                 deadline,
                 attempt,
+                codec,
                 channel,
                 cancellation: OnceLock::new(),
             }),
@@ -61,7 +65,8 @@ impl Context {
 
     /// Calls back: what a client made with this calls is run by the channel that made the call, and nobody else.
     ///
-    /// Such calls end when this one does: at its deadline at the latest.
+    /// Such calls end when this one does: at its deadline at the latest. They are written in the codec of this one, which the
+    /// caller is known to read.
     ///
     /// ```
     /// # use rpc_core::{Context, service};
@@ -77,7 +82,8 @@ impl Context {
     #[must_use]
     pub fn caller(&self) -> Caller {
         let target = Target::Session(self.session());
-        Caller::new(self.inner.channel.as_ref().and_then(Weak::upgrade), target).until(self.deadline())
+        let channel = self.inner.channel.as_ref().and_then(Weak::upgrade);
+        Caller::new(channel, target, self.inner.codec).until(self.deadline())
     }
 
     /// The identity of the call; the same at every attempt.

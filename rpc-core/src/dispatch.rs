@@ -364,6 +364,7 @@ impl Dispatcher {
             request.headers.clone(),
             request.deadline,
             request.attempt,
+            request.arguments.codec,
             self.channel.get().cloned(),
         );
         Some(Handler::new(method, cx, request.arguments.clone()))

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::caller::{Caller, Draft, Route};
+use crate::codec::Codec;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::handler::Handler;
@@ -23,14 +24,15 @@ struct InProcess {
 impl Caller {
     /// Calls `service` in this process, without any IO: for tests of a service and of what uses its client.
     ///
-    /// Arguments and results are encoded and decoded as on a wire, and a panic ends the call as it would remotely. There is
-    /// no channel, so the handler's `cx.caller()` calls nobody: a `MemoryBroker` has one.
+    /// Arguments and results are encoded and decoded as on a wire, in JSON, and a panic ends the call as it would remotely.
+    /// There is no channel, so the handler's `cx.caller()` calls nobody: a `MemoryBroker` has one.
     #[must_use]
     pub fn in_process(service: Arc<dyn Service>) -> Self {
         let mut services = Services::default();
         // The first service of a table meets no names that it could conflict with.
         let _ = services.add(service, Reach::Stream);
-        Self::new(Some(Arc::new(InProcess { services })), Target::Stream)
+        let route: Arc<dyn Route> = Arc::new(InProcess { services });
+        Self::new(Some(route), Target::Stream, Codec::Json)
     }
 }
 
@@ -53,7 +55,15 @@ impl InProcess {
             session: SessionId::generate(),
             sequence: request.sequence,
         };
-        let cx = Context::new(call, name, request.headers, request.deadline, request.attempt, None);
+        let cx = Context::new(
+            call,
+            name,
+            request.headers,
+            request.deadline,
+            request.attempt,
+            request.arguments.codec,
+            None,
+        );
         match Handler::new(method, cx, request.arguments).run().await {
             Some(outcome) => Ok(outcome),
             None => Err(CallError::DeadlineExceeded {

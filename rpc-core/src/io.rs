@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use crate::codec::Codec;
 pub use crate::dedupe::{Claim, KeyedRun, Record, UNBOUNDED_RUN};
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
@@ -158,6 +159,9 @@ pub struct ChannelSettings {
     pub concurrency: usize,
     /// How long a call waits for its reply unless the client or the method says otherwise (30 s).
     pub call_timeout: Duration,
+    /// How this channel writes the arguments of its calls (JSON); calls back to a caller are written as he wrote his. Servers
+    /// answer in the codec of the call, whatever they have here.
+    pub codec: Codec,
     /// How long `close` waits for running handlers (10 s).
     pub close_grace: Duration,
     /// How many entries of requests may wait for a group, not handed out or not settled, before further ones to the stream are refused
@@ -189,6 +193,7 @@ impl Default for ChannelSettings {
             max_queue_size: 1000,
             concurrency: 1024,
             call_timeout: crate::DEFAULT_CALL_TIMEOUT,
+            codec: Codec::default(),
             close_grace: Duration::from_secs(10),
             max_backlog: 1_000_000,
             max_payload_size: 16 << 20,

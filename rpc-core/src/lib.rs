@@ -12,6 +12,9 @@
 //!
 //! # Non-goals
 //! This is not a web framework, nor a job scheduler, and it speaks no protocol of its own: an IO does.
+//!
+//! # Features
+//! - `messagepack`: `Codec::MessagePack`, beside JSON.
 
 pub mod delivery;
 pub mod io;
