@@ -7,6 +7,7 @@
 //! Needs Redis 6.2 or later, or a server that speaks like it. The format of what is written is in `docs/wire.md`.
 //!
 //! # Features
+//! - `messagepack`: calls in MessagePack ([`ConfigBuilder::codec`]), and answers to such calls.
 //! - `tls`: `rediss://` urls.
 
 mod abandoned;

@@ -127,6 +127,16 @@ mod tests {
         assert_eq!(sizes(16, calls(2, FAST, 1 << 20)), [1, 1]);
     }
 
+    #[cfg(feature = "messagepack")]
+    #[test]
+    fn an_entry_has_one_codec() {
+        let mut requests: Vec<_> = calls(5, FAST, 10).collect();
+        for (_, request) in &mut requests[2..4] {
+            request.arguments.codec = Codec::MessagePack;
+        }
+        assert_eq!(sizes(16, requests), [2, 2, 1]);
+    }
+
     #[test]
     fn what_may_not_be_packed_stands_alone_and_order_is_kept() {
         let session = Target::Session(SessionId::generate());

@@ -290,3 +290,39 @@ fn add_dead_letter(to: &Destination, entry: EntryId, part: Part, reason: &str, a
         .arg(part.index);
     command
 }
+
+#[cfg(all(test, feature = "messagepack"))]
+mod tests {
+    use std::time::Duration;
+
+    use rpc_core::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn the_replies_of_an_entry_are_of_one_codec() {
+        let reply = |sequence, codec: Codec| Reply {
+            sequence,
+            outcome: Outcome::from_value(codec, &sequence),
+            handler_time: Duration::ZERO,
+        };
+        let sent = [
+            reply(1, Codec::Json),
+            reply(2, Codec::MessagePack),
+            reply(3, Codec::Json),
+        ];
+        let mut replies = Replies::new();
+        let caller = SessionId::generate();
+        for reply in &sent {
+            pack(&mut replies, caller, Some(reply));
+        }
+        let packed = replies.values().map(|(codec, pack)| {
+            let sequences: Vec<_> = pack.iter().map(|reply| reply.sequence).collect();
+            (*codec, sequences)
+        });
+        assert_eq!(
+            packed.collect::<Vec<_>>(),
+            [(Codec::Json, vec![1, 3]), (Codec::MessagePack, vec![2])]
+        );
+    }
+}

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rpc_core::delivery::MAX_PACK;
-use rpc_core::{ChannelSettings, Mode, SessionId};
+use rpc_core::{ChannelSettings, Codec, Mode, SessionId};
 
 use super::error::beginning;
 use super::text::read;
@@ -63,6 +63,7 @@ pub struct ConfigBuilder {
     max_queue_size: Option<usize>,
     concurrency: Option<usize>,
     call_timeout: Option<Duration>,
+    codec: Option<Codec>,
     close_grace: Option<Duration>,
     max_backlog: Option<usize>,
     max_payload_size: Option<usize>,
@@ -111,6 +112,7 @@ options_by_name!(
     max_queue_size,
     concurrency,
     call_timeout,
+    codec,
     close_grace,
     max_backlog,
     max_payload_size,
@@ -261,6 +263,16 @@ impl ConfigBuilder {
     /// 1 ms to 365 days. Default: 30 s.
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
         self.call_timeout = Some(timeout);
+        self
+    }
+
+    /// How the arguments of calls are written.
+    ///
+    /// Servers answer in the codec of the call, so callers of one stream may choose differently; `Codec::MessagePack` needs
+    /// the feature `messagepack` on both sides. Calls back to a caller (`cx.caller()`) are written as he wrote his. Default:
+    /// [`Codec::Json`].
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = Some(codec);
         self
     }
 
@@ -446,6 +458,7 @@ impl ConfigBuilder {
         if let Some(pause) = self.retry_backoff {
             settings.retry_backoff = checked_time("retry_backoff", pause, MILLISECOND, HOUR)?;
         }
+        settings.codec = self.codec.unwrap_or_default();
         settings.fail_fast = self.fail_fast.unwrap_or(settings.fail_fast);
         settings.receive_own = self.receive_own.unwrap_or(settings.receive_own);
         settings.obey_close_signal = self.obey_close_signal.unwrap_or(settings.obey_close_signal);

@@ -9,7 +9,7 @@ mod url;
 
 use std::time::Duration;
 
-use rpc_core::{ChannelSettings, EntryId, Mode, SessionId};
+use rpc_core::{ChannelSettings, Codec, EntryId, Mode, SessionId};
 
 pub use builder::ConfigBuilder;
 pub use error::ConfigError;
@@ -192,6 +192,12 @@ impl Config {
     #[must_use]
     pub fn call_timeout(&self) -> Duration {
         self.settings.call_timeout
+    }
+
+    /// How the arguments of calls are written.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.settings.codec
     }
 
     /// How many requests may wait in the stream before further ones are refused.

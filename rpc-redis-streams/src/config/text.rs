@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use rpc_core::{EntryId, Mode, SessionId};
+use rpc_core::{Codec, EntryId, Mode, SessionId};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::builder::ConfigBuilder;
@@ -56,6 +56,14 @@ impl FromText for Mode {
         [Self::Group, Self::Broadcast]
             .into_iter()
             .find(|mode| mode.to_string() == text)
+    }
+}
+
+impl FromText for Codec {
+    const EXPECTED: &'static str = "json, or msgpack with the feature `messagepack` of rpc-redis-streams";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Self::from_name(text)
     }
 }
 

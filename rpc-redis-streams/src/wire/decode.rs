@@ -16,7 +16,7 @@ use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 
 use super::{
     Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK,
-    WireRequest,
+    WireRequest, unknown_codec,
 };
 
 /// How much of what was found instead is shown.
@@ -197,13 +197,7 @@ fn outcome(status: &str, codec: &[u8], payload: Bytes) -> Outcome {
             }
         }
         // Not a malformed entry, for the same reason.
-        None => Outcome::Fault(Fault::new(
-            FaultKind::BadResult,
-            format!(
-                "it is written in codec {:?}, which is unknown here; update this side",
-                shown(codec)
-            ),
-        )),
+        None => Outcome::Fault(Fault::new(FaultKind::BadResult, unknown_codec(&shown(codec)))),
     }
 }
 

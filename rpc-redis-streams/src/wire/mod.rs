@@ -23,8 +23,8 @@ mod tests;
 
 use std::time::Duration;
 
-use rpc_core::SessionId;
 use rpc_core::message::{Reply, Request};
+use rpc_core::{Codec, SessionId};
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{cancel, close, codec_of, hello, replies, requests};
@@ -180,7 +180,7 @@ pub(crate) enum Malformed {
     Session(String),
 
     /// The form is right, so that the calls in it can be answered.
-    #[error("codec {codec:?} is unknown here; known is json")]
+    #[error("{}", unknown_codec(.codec))]
     UnknownCodec {
         codec: String,
         caller: SessionId,
@@ -219,4 +219,15 @@ pub(crate) enum Malformed {
 
     #[error("{bytes} bytes too many at the end of a {kind} entry")]
     Trailing { kind: &'static str, bytes: usize },
+}
+
+/// What to tell those who wrote in a codec that this build does not have.
+fn unknown_codec(codec: &str) -> String {
+    let known: Vec<_> = Codec::ALL.iter().map(|known| known.name()).collect();
+    let remedy = match codec {
+        // A build that has it does not get here.
+        "msgpack" => "build this side with the feature `messagepack` of rpc-redis-streams, or write json",
+        _ => "write one of these, or update this side",
+    };
+    format!("codec {codec:?} is unknown here; known: {}; {remedy}", known.join(", "))
 }

@@ -37,6 +37,7 @@ fn defaults() {
     assert_eq!(config.max_payload_size(), 16 << 20);
     assert_eq!(config.concurrency(), 1024);
     assert_eq!(config.call_timeout(), Duration::from_secs(30));
+    assert_eq!(config.codec(), Codec::Json);
     assert_eq!(config.close_grace(), Duration::from_secs(10));
     assert!(config.fail_fast());
     assert!(!config.receive_own());
@@ -65,6 +66,7 @@ fn the_three_ways_agree_in_group_mode() {
         .max_queue_size(7)
         .concurrency(3)
         .call_timeout(Duration::from_secs(3600))
+        .codec(Codec::Json)
         .close_grace(Duration::ZERO)
         .max_backlog(77)
         .max_payload_size(4096)
@@ -79,7 +81,7 @@ fn the_three_ways_agree_in_group_mode() {
 
     let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
                    &heartbeat_interval=200ms&death_time=2s&max_pack=4\
-                   &max_queue_size=7&concurrency=3&call_timeout=1h&close_grace=0s&max_backlog=77&max_payload_size=4096&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
+                   &max_queue_size=7&concurrency=3&call_timeout=1h&codec=json&close_grace=0s&max_backlog=77&max_payload_size=4096&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
     assert_eq!(Config::from_url(url).unwrap(), built);
@@ -88,7 +90,7 @@ fn the_three_ways_agree_in_group_mode() {
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
              "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
              "heartbeat_interval": "200ms", "death_time": "2s", "max_pack": 4,
-             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "close_grace": "0s", "max_backlog": 77, "max_payload_size": 4096, "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
+             "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "codec": "json", "close_grace": "0s", "max_backlog": 77, "max_payload_size": 4096, "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
     assert_eq!(json(&table).unwrap(), built);
@@ -107,6 +109,24 @@ fn the_three_ways_agree_in_broadcast_mode() {
         let table = format!(r#"{{ "mode": "broadcast", "start": "{text}" }}"#);
         assert_eq!(json(&table).unwrap(), built);
     }
+}
+
+#[cfg(feature = "messagepack")]
+#[test]
+fn the_three_ways_agree_on_messagepack() {
+    let built = Config::builder().codec(Codec::MessagePack).build().unwrap();
+    assert_eq!(built.settings().codec, Codec::MessagePack);
+    assert_eq!(Config::from_url("redis://127.0.0.1?codec=msgpack").unwrap(), built);
+    assert_eq!(json(r#"{ "codec": "msgpack" }"#).unwrap(), built);
+}
+
+#[cfg(not(feature = "messagepack"))]
+#[test]
+fn messagepack_needs_its_feature() {
+    assert_eq!(
+        url_refused("redis://h?codec=msgpack"),
+        "codec is \"msgpack\"; write json, or msgpack with the feature `messagepack` of rpc-redis-streams"
+    );
 }
 
 #[test]
@@ -301,7 +321,7 @@ fn unreadable_values_say_what_to_write() {
 #[test]
 fn unknown_and_repeated_options_are_refused() {
     let known = "known are url, stream, mode, group, consumer, session_id, start, max_len, block_timeout, \
-                 connect_timeout, heartbeat_interval, death_time, max_pack, max_queue_size, concurrency, call_timeout, close_grace, max_backlog, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
+                 connect_timeout, heartbeat_interval, death_time, max_pack, max_queue_size, concurrency, call_timeout, codec, close_grace, max_backlog, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
                  obey_close_signal";
     let message = format!("unknown option \"timeout\"; {known}");
     assert_eq!(url_refused("redis://h?timeout=5s"), message);

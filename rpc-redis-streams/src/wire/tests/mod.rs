@@ -27,6 +27,13 @@ call 01930000-0000-7000-8000-0000000000aa json
 {\"traceparent\":\"00-ab\"}[1,0]
 ";
 
+/// The arguments are the three bytes of an array of 2 and 3.
+const MESSAGEPACK_CALL: &[u8] = b"\
+call 01930000-0000-7000-8000-0000000000aa msgpack
+1 calc.add 30000 1 0 3
+\x92\x02\x03
+";
+
 const NOTIFICATION: &str = "\
 notify 01930000-0000-7000-8000-0000000000aa json
 4 log.write - 1 0 9
@@ -151,6 +158,27 @@ fn golden_call() {
     assert_eq!(found[0].request.deadline, None);
 }
 
+/// In a build with the feature `messagepack`, as that of the whole workspace.
+#[test]
+fn golden_messagepack_call() {
+    let Some(codec) = Codec::from_name("msgpack") else {
+        return;
+    };
+    let now = Instant::now();
+    let mut call = request(1, Kind::Call, "calc.add", "");
+    call.arguments = codec.encode(&(2, 3)).unwrap();
+    call.deadline = Some(now + Duration::from_secs(30));
+    assert_eq!(requests(caller(), [&call], now), MESSAGEPACK_CALL);
+
+    let (_, found) = decoded_requests(MESSAGEPACK_CALL);
+    assert_eq!(found[0].request.arguments, call.arguments);
+
+    let sent = reply(1, Outcome::Returned(codec.encode(&5).unwrap()), 120);
+    let value = b"reply 01930000-0000-7000-8000-0000000000bb msgpack\n1 ok 120 1\n\x05\n";
+    assert_eq!(replies(server(), codec_of(&sent), [&sent]), value);
+    assert_eq!(decoded_replies(&value[..])[0].outcome, sent.outcome);
+}
+
 #[test]
 fn golden_packed_calls() {
     let now = Instant::now();
@@ -225,6 +253,9 @@ fn the_golden_examples_are_those_of_the_documentation() {
         let block = format!("```text\n{golden}```\n");
         assert!(page.contains(&block), "docs/wire.md lacks this example:\n{block}");
     }
+    // With its bytes as they are written in text.
+    let block = format!("```text\n{}```\n", MESSAGEPACK_CALL.escape_ascii()).replace("\\n", "\n");
+    assert!(page.contains(&block), "docs/wire.md lacks this example:\n{block}");
 }
 
 #[test]

@@ -173,11 +173,32 @@ fn calls_in_an_unknown_codec_can_be_answered() {
             calls: vec![2, 3]
         }
     );
-    assert_eq!(unknown.to_string(), "codec \"pigeon\" is unknown here; known is json");
+    let known = Codec::ALL
+        .iter()
+        .map(|codec| codec.name())
+        .collect::<Vec<_>>()
+        .join(", ");
+    assert_eq!(
+        unknown.to_string(),
+        format!("codec \"pigeon\" is unknown here; known: {known}; write one of these, or update this side")
+    );
     assert!(matches!(
         refusal(NOTIFICATION.replace("json", "pigeon")),
         Malformed::UnknownCodec { calls, .. } if calls.is_empty()
     ));
+}
+
+/// In a build without the feature, calls in its codec are refused like any that are unknown, and the feature is named.
+#[test]
+fn messagepack_without_its_feature_is_refused_by_its_name() {
+    match decode_value(MESSAGEPACK_CALL) {
+        Ok(_) => assert!(Codec::from_name("msgpack").is_some()),
+        Err(refused) => assert_eq!(
+            refused.to_string(),
+            "codec \"msgpack\" is unknown here; known: json; build this side with the feature `messagepack` of \
+             rpc-redis-streams, or write json"
+        ),
+    }
 }
 
 #[test]
