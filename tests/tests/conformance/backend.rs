@@ -76,6 +76,7 @@ impl Backend for Redis {
             .max_queue_size(settings.max_queue_size)
             .concurrency(settings.concurrency)
             .call_timeout(settings.call_timeout)
+            .codec(settings.codec)
             .close_grace(settings.close_grace)
             .max_backlog(settings.max_backlog)
             .max_payload_size(settings.max_payload_size)

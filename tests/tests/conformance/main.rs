@@ -6,6 +6,7 @@ mod broadcast;
 mod calls;
 mod cancellation;
 mod closing;
+mod codecs;
 mod dedupe;
 mod group;
 mod no_workers;
@@ -49,6 +50,10 @@ conformance! {
     calls::arguments_that_are_too_large_are_not_sent,
     calls::a_server_refuses_arguments_that_are_too_large_for_it,
     calls::a_result_that_is_too_large_ends_its_call,
+    codecs::whatever_works_in_json_works_in_messagepack,
+    codecs::clients_of_different_codecs_share_a_worker,
+    codecs::a_result_is_kept_in_the_codec_of_the_call_that_ran,
+    codecs::broadcast_calls_may_be_in_messagepack,
     group::each_call_is_run_by_one_worker_and_all_get_a_share,
     group::calls_made_before_the_first_worker_are_run,
     group::a_worker_takes_no_more_than_it_has_room_for,
