@@ -15,6 +15,9 @@ pub(crate) enum Contender {
     /// The same with each call in an entry of its own.
     #[value(name = "ours/group/unpacked")]
     Unpacked,
+    /// The first with MessagePack instead of JSON.
+    #[value(name = "ours/group/messagepack")]
+    MessagePack,
     /// The first over a unix socket.
     #[value(name = "ours/group/unix")]
     Unix,
@@ -68,7 +71,9 @@ impl Contender {
     /// What it needs.
     pub(crate) fn needs(self) -> Need {
         match self {
-            Self::Floor | Self::Group | Self::Unpacked | Self::Broadcast | Self::Naive => Need::Redis,
+            Self::Floor | Self::Group | Self::Unpacked | Self::MessagePack | Self::Broadcast | Self::Naive => {
+                Need::Redis
+            }
             Self::Unix => Need::RedisUnix,
             #[cfg(feature = "peers")]
             Self::Nats => Need::Nats,

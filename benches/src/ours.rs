@@ -1,9 +1,9 @@
-//! This project: a typed service, JSON, default settings.
+//! This project: a typed service, default settings but for what the contender is about.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rpc_core::{RpcChannel, service};
+use rpc_core::{Codec, RpcChannel, service};
 use rpc_redis_streams::{Config, RedisStreamsIo};
 
 use crate::contender::Contender;
@@ -57,6 +57,7 @@ async fn connect(contender: Contender, address: &str, number: usize) -> anyhow::
     let config = match contender {
         Contender::Broadcast => config.broadcast(),
         Contender::Unpacked => config.group(GROUP).max_pack(1),
+        Contender::MessagePack => config.group(GROUP).codec(Codec::MessagePack),
         _ => config.group(GROUP),
     };
     Ok(RedisStreamsIo::connect(config.build()?).await?)

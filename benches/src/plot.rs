@@ -12,7 +12,7 @@ use crate::row::Row;
 const SIZE: (u32, u32) = (900, 960);
 
 /// Dark enough for a white background, and told apart by most people who don't see all colours.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(0, 0, 0),
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
@@ -23,6 +23,7 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(128, 128, 128),
     RGBColor(120, 60, 20),
     RGBColor(90, 60, 150),
+    RGBColor(150, 150, 0),
 ];
 
 /// A headline, and what is drawn.

@@ -115,9 +115,11 @@ impl Task {
             Contender::Tonic => peers::tonic::serve().await,
             #[cfg(feature = "peers")]
             Contender::Jsonrpsee => peers::jsonrpsee::serve().await,
-            Contender::Group | Contender::Unpacked | Contender::Unix | Contender::Broadcast => {
-                ours::serve(&self.case, address).await
-            }
+            Contender::Group
+            | Contender::Unpacked
+            | Contender::MessagePack
+            | Contender::Unix
+            | Contender::Broadcast => ours::serve(&self.case, address).await,
         }
     }
 }
@@ -142,7 +144,11 @@ impl Measure {
             Contender::Tonic => self.with(&[peers::tonic::Client::connect(address).await?]).await,
             #[cfg(feature = "peers")]
             Contender::Jsonrpsee => self.with(&[peers::jsonrpsee::Client::connect(address).await?]).await,
-            Contender::Group | Contender::Unpacked | Contender::Unix | Contender::Broadcast => {
+            Contender::Group
+            | Contender::Unpacked
+            | Contender::MessagePack
+            | Contender::Unix
+            | Contender::Broadcast => {
                 self.with(&ours::connect_all(case, address, case.shape.sessions).await?)
                     .await
             }

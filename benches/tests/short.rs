@@ -42,6 +42,7 @@ fn every_contender_answers_small_and_large_calls() {
         "floor",
         "ours/group",
         "ours/group/unpacked",
+        "ours/group/messagepack",
         "ours/group/unix",
         "ours/broadcast",
     ] {
