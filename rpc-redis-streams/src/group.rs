@@ -9,6 +9,7 @@ use redis::Cmd;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::{Delivery, Origin};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
@@ -266,6 +267,8 @@ impl GroupReader {
     /// Takes what was read ahead.
     async fn take_ahead(&mut self, ahead: Ahead) {
         let Ahead { room, asked, limit } = ahead;
+        // What was run goes out first: the answers may be here already, and reading them would not yield.
+        yield_now().await;
         let answers = self.connection.receive(READ_ANSWERS, limit).await;
         self.take_answers(answers, room, asked).await;
     }
