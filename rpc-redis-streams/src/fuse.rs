@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::connection::{Broken, Connection};
 use crate::resp::{Commands, Value};
+use crate::turns::let_others_run;
 
 /// Where a reader leaves its connection, and the writer finds it.
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Fuse {
             back,
         });
         // Those whom the last answer has woken, callers or handlers, get their turn, and the writer after them.
-        yield_now().await;
+        let_others_run().await;
         // Taken out in a statement of its own: the lock is not held while anything is sent.
         let offer = self.offer().take();
         *connection = match offer {

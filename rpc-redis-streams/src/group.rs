@@ -9,7 +9,6 @@ use redis::Cmd;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::{Delivery, Origin};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
@@ -23,6 +22,7 @@ use crate::packs::Pack;
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::takeover::Estate;
+use crate::turns::let_others_run;
 
 /// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
 const READ_COUNT: usize = 64;
@@ -268,7 +268,7 @@ impl GroupReader {
     async fn take_ahead(&mut self, ahead: Ahead) {
         let Ahead { room, asked, limit } = ahead;
         // What was run goes out first: the answers may be here already, and reading them would not yield.
-        yield_now().await;
+        let_others_run().await;
         let answers = self.connection.receive(READ_ANSWERS, limit).await;
         self.take_answers(answers, room, asked).await;
     }

@@ -17,6 +17,7 @@ use crate::inbound::{self, History};
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::subscription::Subscription;
+use crate::turns::let_others_run;
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
@@ -113,7 +114,11 @@ impl InboxReader {
         read.add(&self.command());
         let answers = match self.fused {
             true => self.io.fuse.read(&mut self.connection, read, limit).await,
-            false => self.connection.ask(&read, limit).await,
+            false => {
+                // Handlers of direct requests may have become ready.
+                let_others_run().await;
+                self.connection.ask(&read, limit).await
+            }
         };
         match answers.map(|mut answers| answers.pop().unwrap_or_default()) {
             Ok(answer @ Value::Error(_)) => {

@@ -55,6 +55,7 @@ mod socket;
 mod subscription;
 mod takeover;
 mod trim;
+mod turns;
 mod wire;
 mod writer;
 

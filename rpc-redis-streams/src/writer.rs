@@ -7,7 +7,6 @@ use std::time::Duration;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
 use rpc_core::message::{Fault, FaultKind, Outcome, Target};
 use rpc_core::{IoError, Mode};
-use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::backlog::Backlog;
@@ -19,6 +18,7 @@ use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
 use crate::report::Fate;
 use crate::shared::{REFUSED_PAUSE, Shared};
+use crate::turns::let_others_run;
 
 /// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
 /// or to fork: what is repeated on a new connection may run twice.
@@ -97,7 +97,7 @@ impl Writer {
                 tokio::select! {
                     () = io.outbox.filled() => {
                         // Others who are ready to run may have something to add.
-                        yield_now().await;
+                        let_others_run().await;
                         self.flush().await;
                     }
                     _ = tick.tick() => {
