@@ -86,6 +86,14 @@ pub(crate) fn streams(answer: Value) -> Vec<(Bytes, Vec<Entry>)> {
         .collect()
 }
 
+/// How many bytes their fields have.
+pub(crate) fn size(entries: &[Entry]) -> usize {
+    let fields = entries.iter().flat_map(|entry| &entry.fields.0);
+    fields
+        .map(|field| if let Value::Bulk(bytes) = field { bytes.len() } else { 0 })
+        .sum()
+}
+
 /// The elements of a list; none if it is something else (nil, say).
 pub(crate) fn list(value: Value) -> Vec<Value> {
     match value {

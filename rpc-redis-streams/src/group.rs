@@ -36,6 +36,9 @@ const FULL: usize = 4;
 /// XREADGROUP and HGET.
 const READ_ANSWERS: usize = 2;
 
+/// After so many bytes the stream is trimmed before its time. More than for the inbox, because it takes more commands.
+const TRIM_BYTES: usize = 8 << 20;
+
 /// How many pending entries are looked at in one go.
 const PENDING_PAGE: usize = 256;
 
@@ -140,6 +143,8 @@ pub(crate) struct GroupReader {
     pack_size: PackSize,
     appetite: Appetite,
     unfetched: Unfetched,
+    /// How many bytes were read since it was trimmed for them.
+    untrimmed: usize,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
     ahead: Option<Ahead>,
@@ -168,6 +173,7 @@ impl GroupReader {
             pack_size: PackSize::new(max_pack),
             appetite: Appetite::new(),
             unfetched: Unfetched::default(),
+            untrimmed: 0,
             boundary: EntryId::ZERO,
             ahead: None,
         }
@@ -233,6 +239,7 @@ impl GroupReader {
                 self.learn_boundary(answers.next().as_ref().and_then(entry::id));
                 for (_, entries) in entry::streams(answer) {
                     let count = entries.len();
+                    self.note_read(entry::size(&entries));
                     let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.pack_size.note(requests, count);
@@ -282,6 +289,17 @@ impl GroupReader {
         read.add(&self.command(count, block));
         read.add(&ask_boundary(&self.io.destination));
         (read, count, block + WATCHDOG)
+    }
+
+    /// Has the stream trimmed when much was read, in bytes, as the inbox reader does.
+    fn note_read(&mut self, bytes: usize) {
+        self.untrimmed += bytes;
+        if self.untrimmed >= TRIM_BYTES {
+            self.untrimmed = 0;
+            if let Some(server) = &*self.io.server() {
+                server.heartbeat.trim_now();
+            }
+        }
     }
 
     /// How long to block: not past the time for the next look, nor for long when there is something to take over soon.

@@ -36,9 +36,16 @@ const IDLE_TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Beats until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
-    /// Sent on, it asks for a beat; the thread ends when it is dropped.
-    stop: Sender<()>,
+    /// The thread ends when it is dropped.
+    wishes: Sender<Wish>,
     thread: JoinHandle<()>,
+}
+
+/// What the thread is to do before its time.
+#[derive(Debug)]
+enum Wish {
+    Beat,
+    Trim,
 }
 
 /// What the thread needs to know.
@@ -82,48 +89,57 @@ impl Default for Troubles {
 
 impl Heartbeat {
     pub(crate) fn start(pulse: Pulse) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        let (wishes, wished) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("rpc-heartbeat".to_owned())
             .stack_size(STACK)
-            .spawn(move || pulse.beat_until(&stopped))?;
-        Ok(Self { stop, thread })
+            .spawn(move || pulse.beat_while(&wished))?;
+        Ok(Self { wishes, thread })
     }
 
     /// Beats at once: everything may have been flushed, the registry along with it.
     pub(crate) fn beat_now(&self) {
         // A thread that has panicked does not beat.
-        let _ = self.stop.send(());
+        let _ = self.wishes.send(Wish::Beat);
+    }
+
+    /// Trims at once, if this worker leads its group: much has been read since the last time.
+    pub(crate) fn trim_now(&self) {
+        let _ = self.wishes.send(Wish::Trim);
     }
 
     /// Stops, and blocks until a beat that is under way has ended: it would register again who has just left.
     pub(crate) fn stop(self) {
-        drop(self.stop);
+        drop(self.wishes);
         // A thread that panicked does not beat either.
         let _ = self.thread.join();
     }
 }
 
 impl Pulse {
-    fn beat_until(mut self, stopped: &Receiver<()>) {
+    fn beat_while(mut self, wished: &Receiver<Wish>) {
         let mut connection = None;
         let mut liveness = Liveness::new(self.interval, self.death_time);
         let mut next_beat = Instant::now() + self.interval;
         // Of the worker that leads its group.
         let mut next_trim: Option<Instant> = None;
+        let mut has_beaten = false;
         loop {
             let next = next_trim.map_or(next_beat, |trim| trim.min(next_beat));
             let pause = next.saturating_duration_since(Instant::now());
-            match stopped.recv_timeout(pause) {
-                Err(RecvTimeoutError::Timeout) => {}
+            match wished.recv_timeout(pause) {
+                // Only a beat shows who leads, and whoever leads trims each time.
+                Ok(Wish::Trim) if !has_beaten => next_beat = Instant::now(),
+                Err(RecvTimeoutError::Timeout) | Ok(Wish::Trim) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
-                Ok(()) => next_beat = Instant::now(),
+                Ok(Wish::Beat) => next_beat = Instant::now(),
             }
             let mut leads = next_trim.is_some();
             let now = Instant::now();
             if now >= next_beat {
                 // Counted from its beginning: one that takes long, or waits for an answer in vain, does not put off the next.
                 next_beat = now + self.interval;
+                has_beaten = true;
                 let beat = self
                     .connected(&mut connection)
                     .and_then(|connection| self.beat(connection, &mut liveness));

@@ -22,6 +22,10 @@ use crate::turns::let_others_run;
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
 
+/// After so many bytes the inbox is trimmed: Redis takes new memory for all that is not trimmed yet, which costs it more
+/// time than all else it does with a large entry.
+const TRIM_BYTES: usize = 1 << 20;
+
 /// How far back a new channel looks for calls that were given up: those with a longer time to live are few.
 const CANCELS_HEARD: Duration = Duration::from_secs(600);
 
@@ -43,6 +47,8 @@ pub(crate) struct InboxReader {
     looked: Instant,
     /// Whether what is written goes in front of its reads: not where there is a reader of the group, too.
     fused: bool,
+    /// How many bytes were read from the inbox since it was trimmed.
+    untrimmed: usize,
 }
 
 impl InboxReader {
@@ -63,6 +69,7 @@ impl InboxReader {
             stream,
             looked: Instant::now(),
             fused,
+            untrimmed: 0,
         }
     }
 
@@ -111,6 +118,11 @@ impl InboxReader {
     async fn read_once(&mut self) {
         let limit = self.io.config.block_timeout() + WATCHDOG;
         let mut read = Commands::default();
+        if self.untrimmed >= TRIM_BYTES {
+            self.untrimmed = 0;
+            // Its answer is of no interest: the writer trims, too, now and then.
+            read.add(&self.trim());
+        }
         read.add(&self.command());
         let answers = match self.fused {
             true => self.io.fuse.read(&mut self.connection, read, limit).await,
@@ -162,6 +174,15 @@ impl InboxReader {
         command
     }
 
+    /// XTRIM of what was read from the inbox.
+    fn trim(&self) -> Cmd {
+        let inbox = self.io.destination.keys.inbox(self.io.session());
+        let read = self.io.inbox_cursor.get().to_string();
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(inbox).arg("MINID").arg("~").arg(read);
+        trim
+    }
+
     fn take(&mut self, answer: Value) {
         let (io, endpoint) = (&*self.io, &*self.endpoint);
         let _delivering = io.delivering.lock();
@@ -186,6 +207,7 @@ impl InboxReader {
                     .for_each(|entry| inbound::from_control(io, &self.endpoint, entry, self.opened));
             } else {
                 io.inbox_cursor.set(last);
+                self.untrimmed += entry::size(&entries);
                 entries
                     .into_iter()
                     .for_each(|entry| inbound::from_inbox(io, endpoint, entry));
