@@ -11,9 +11,10 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::resp::Value;
 
-/// How much goes into one flush: enough to share its cost, and little enough to be answered soon.
+/// How much goes into one flush: enough to share its cost, and little enough to be answered soon. Of large messages it takes
+/// few: the next ones are made while these are written and read, and a small one does not wait long.
 pub(crate) const MAX_FLUSH_MESSAGES: usize = 1024;
-const MAX_FLUSH_BYTES: usize = 4 << 20;
+const MAX_FLUSH_BYTES: usize = 256 << 10;
 
 /// How much may wait before no more requests of a group are taken: their replies would pile up while Redis refuses them.
 const MAX_WAITING_MESSAGES: usize = 16 << 10;

@@ -34,7 +34,7 @@ const HOPELESS: u32 = 5;
 const LARGE: usize = 256 << 10;
 
 /// The most bytes that are written in front of a blocking read.
-const MAX_FUSED: usize = 16 << 10;
+const MAX_FUSED: usize = 128 << 10;
 
 /// How often the inbox is looked after, and what Redis refuses for good is tried again.
 const TICK: Duration = Duration::from_millis(500);
@@ -153,7 +153,7 @@ impl Writer {
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
         let commands = flush.take_commands();
-        // Small ones only: a large one would hold up what the reader is waiting for, and gain nothing.
+        // Not the large ones: they would hold up what the reader is waiting for, and gain nothing.
         let fused = (commands.pieces().len() <= MAX_FUSED)
             .then(|| self.io.fuse.take())
             .flatten();
