@@ -17,6 +17,10 @@ use crate::connection::{Broken, Connection};
 use crate::resp::{Commands, Value};
 use crate::turns::let_others_run;
 
+/// How long an offer stands: those whom the last answer has woken, callers or handlers, get their turn; then the writer, whom
+/// they wake; and the writer once more, because it lets others add to what it writes.
+const TURNS: usize = 3;
+
 /// Where a reader leaves its connection, and the writer finds it.
 #[derive(Default)]
 pub(crate) struct Fuse {
@@ -50,8 +54,12 @@ impl Fuse {
             read,
             back,
         });
-        // Those whom the last answer has woken, callers or handlers, get their turn, and the writer after them.
-        let_others_run().await;
+        for _ in 0..TURNS {
+            let_others_run().await;
+            if self.offer().is_none() {
+                break;
+            }
+        }
         // Taken out in a statement of its own: the lock is not held while anything is sent.
         let offer = self.offer().take();
         *connection = match offer {
