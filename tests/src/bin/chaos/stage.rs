@@ -185,6 +185,22 @@ impl Stage {
         self.logs.take(process, self.dir.path());
     }
 
+    /// Waits until the journals of these processes have not grown for a second, at most 20 s: on a machine that is too busy,
+    /// a subscriber may be behind for longer than one thinks.
+    pub(crate) async fn falls_silent(&self, names: &[&str]) {
+        let written = || -> u64 {
+            let journals = names.iter().map(|name| self.journal(name));
+            journals.filter_map(|path| Some(path.metadata().ok()?.len())).sum()
+        };
+        for _ in 0..20 {
+            let before = written();
+            sleep(Duration::from_secs(1)).await;
+            if written() == before {
+                return;
+            }
+        }
+    }
+
     /// The journals so far.
     pub(crate) fn journals(&self) -> Evidence {
         let mut evidence = Evidence::default();

@@ -54,7 +54,7 @@ pub(super) async fn subscriber_away(fault: &'static str, plan: Plan) -> Report {
         sleep((plan.load / 4).max(Duration::from_secs(4))).await;
         let mut of_clients = Evidence::default();
         stage.end_clients(&mut of_clients).await;
-        sleep(Duration::from_secs(1)).await;
+        stage.falls_silent(&["away", "steady"]).await;
         ends_of_cuts.push(clock::now());
     }
     let (between, over) = (ends_of_cuts[1], ends_of_cuts[3]);
