@@ -11,6 +11,7 @@ use rpc_core::io::Endpoint;
 use rpc_core::message::{Delivery, Origin};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::appetite::{Appetite, PackSize, READ_COUNT};
 use crate::claim::{ALONE_FOR, ALONE_POLL, Claimed, ClaimedEntry, claim};
 use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
@@ -23,12 +24,6 @@ use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::takeover::Estate;
 use crate::turns::let_others_run;
-
-/// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
-const READ_COUNT: usize = 64;
-
-/// How many it asks for at the least, if there is room for them.
-const LEAST_COUNT: usize = 16;
 
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
 const FULL: usize = 4;
@@ -79,53 +74,6 @@ impl Unfetched {
     /// True the first time: it is pending until the writer has settled it.
     fn give_up(&mut self, entry: EntryId) -> bool {
         self.entry == entry && !std::mem::replace(&mut self.given_up, true)
-    }
-}
-
-/// How many requests an entry carries, on average: room is counted in requests, and Redis counts entries.
-#[derive(Debug)]
-struct PackSize {
-    /// In sixteenths.
-    average: usize,
-}
-
-impl PackSize {
-    /// Of a client that may pack so many, whatever it does pack: what is read first is not to be more than there is room for.
-    fn new(max_pack: usize) -> Self {
-        Self {
-            average: 16 * max_pack.max(1),
-        }
-    }
-
-    fn note(&mut self, requests: usize, entries: usize) {
-        if let Some(now) = (requests * 16).checked_div(entries) {
-            self.average = ((self.average * 7 + now) / 8).max(16);
-        }
-    }
-
-    /// How many entries are likely to fill `room`; at least one.
-    fn entries(&self, room: usize) -> usize {
-        (room * 16 / self.average).max(1)
-    }
-}
-
-/// How many requests a read asks for. Where few are under way, small reads are run while Redis serves the next one; where many
-/// are, each read costs, and large ones are better. Whether a read is filled tells.
-#[derive(Debug)]
-struct Appetite {
-    requests: usize,
-}
-
-impl Appetite {
-    fn new() -> Self {
-        Self { requests: READ_COUNT }
-    }
-
-    fn note(&mut self, filled: bool) {
-        self.requests = match filled {
-            true => (self.requests + LEAST_COUNT).min(READ_COUNT),
-            false => (self.requests * 3 / 4).max(LEAST_COUNT),
-        };
     }
 }
 
@@ -700,27 +648,5 @@ mod tests {
         assert!(unfetched.is_suspicious(two));
         assert!(unfetched.give_up(two));
         assert!(!unfetched.give_up(two) && unfetched.is_suspicious(two));
-    }
-
-    #[test]
-    fn reads_are_large_as_long_as_they_are_filled() {
-        let mut appetite = Appetite::new();
-        (0..10).for_each(|_| appetite.note(false));
-        assert_eq!(appetite.requests, LEAST_COUNT);
-        (0..10).for_each(|_| appetite.note(true));
-        assert_eq!(appetite.requests, READ_COUNT);
-    }
-
-    #[test]
-    fn room_for_requests_is_room_for_fewer_packs() {
-        let mut size = PackSize::new(1);
-        assert_eq!(PackSize::new(16).entries(20), 1);
-        assert_eq!(size.entries(10), 10);
-        (0..50).for_each(|_| size.note(64, 4));
-        assert!((1..=2).contains(&size.entries(20)), "{size:?}");
-        assert_eq!(size.entries(1), 1);
-        (0..50).for_each(|_| size.note(3, 3));
-        assert!(size.entries(10) >= 8, "{size:?}");
-        size.note(0, 0);
     }
 }

@@ -11,6 +11,7 @@
 //! - `tls`: `rediss://` urls.
 
 mod abandoned;
+mod appetite;
 mod backlog;
 mod bound;
 mod claim;
