@@ -408,6 +408,7 @@ async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -
         Err(_) => Err(Broken::Silent),
     }
 }
+
 #[cfg(test)]
 mod tests {
     use tokio::io::duplex;

@@ -14,6 +14,7 @@ use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
 use crate::inbound::{self, History};
+use crate::mailbox::trim_inbox;
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
 use crate::subscription::Subscription;
@@ -121,7 +122,8 @@ impl InboxReader {
         if self.untrimmed >= TRIM_BYTES {
             self.untrimmed = 0;
             // Its answer is of no interest: the writer trims, too, now and then.
-            read.add(&self.trim());
+            let inbox = self.io.destination.keys.inbox(self.io.session());
+            read.add(&trim_inbox(&inbox, self.io.inbox_cursor.get()));
         }
         read.add(&self.command());
         let answers = match self.fused {
@@ -172,15 +174,6 @@ impl InboxReader {
             command.arg(from.to_string());
         }
         command
-    }
-
-    /// XTRIM of what was read from the inbox.
-    fn trim(&self) -> Cmd {
-        let inbox = self.io.destination.keys.inbox(self.io.session());
-        let read = self.io.inbox_cursor.get().to_string();
-        let mut trim = redis::cmd("XTRIM");
-        trim.arg(inbox).arg("MINID").arg("~").arg(read);
-        trim
     }
 
     fn take(&mut self, answer: Value) {

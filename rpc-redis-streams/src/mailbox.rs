@@ -1,5 +1,6 @@
 //! Keeping the inbox of this session alive, and noticing when it is gone.
 
+use redis::Cmd;
 use rpc_core::EntryId;
 
 use crate::connection::Connection;
@@ -69,14 +70,8 @@ impl Mailbox {
         let inbox = io.destination.keys.inbox(io.session());
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
-        // Nobody but its reader needs what the reader has passed.
         let read = io.inbox_cursor.get();
-        renew
-            .cmd("XTRIM")
-            .arg(&inbox)
-            .arg("MINID")
-            .arg("~")
-            .arg(read.to_string());
+        renew.add_command(trim_inbox(&inbox, read));
         renew.add_command(Extent::question(&inbox));
         // Nothing else tells a caller that its request was deleted.
         renew.cmd("HGET").arg(&io.destination.keys.meta).arg(meta::BEGAN);
@@ -147,6 +142,13 @@ impl Mailbox {
         let stream = &io.destination.keys.requests;
         tracing::warn!(stream, "the inbox of this session was gone; opened anew");
     }
+}
+
+/// XTRIM of what was read from an inbox: nobody but its reader needs what the reader has passed.
+pub(crate) fn trim_inbox(inbox: &str, read: EntryId) -> Cmd {
+    let mut trim = redis::cmd("XTRIM");
+    trim.arg(inbox).arg("MINID").arg("~").arg(read.to_string());
+    trim
 }
 
 #[cfg(test)]
