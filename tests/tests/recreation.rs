@@ -317,6 +317,16 @@ async fn a_stream_that_is_deleted_for_its_ids_of_the_future_is_read_again() {
     .await;
 }
 
+/// The call that waited when the inbox was lost has ended for that reason, and calls are answered again.
+async fn is_opened_again(waiting: Result<u64, CallError>, echo: &EchoClient) {
+    match waiting {
+        Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("inbox"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    let echo = echo.with_timeout(Duration::from_secs(10));
+    assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_inbox_that_is_replaced_for_its_ids_of_the_future_is_read_again() {
     within(LIMIT, async {
@@ -332,12 +342,7 @@ async fn an_inbox_that_is_replaced_for_its_ids_of_the_future_is_read_again() {
         eventually(SOON, "it runs", async || gate.running() == 1).await;
         let replace = "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], '*', 'a', 'b')";
         server.command(&["EVAL", replace, "1", &inbox]).await;
-        match waiting.await.unwrap() {
-            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("inbox"), "{reason}"),
-            other => panic!("{other:?}"),
-        }
-        let echo = echo.with_timeout(Duration::from_secs(10));
-        assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+        is_opened_again(waiting.await.unwrap(), &echo).await;
     })
     .await;
 }
@@ -354,12 +359,7 @@ async fn an_inbox_of_another_type_is_opened_again() {
         eventually(SOON, "it runs", async || gate.running() == 1).await;
         let inbox = format!("{{faults}}:inbox:{}", caller.session_id());
         server.command(&["SET", &inbox, "x"]).await;
-        match waiting.await.unwrap() {
-            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("inbox"), "{reason}"),
-            other => panic!("{other:?}"),
-        }
-        let echo = echo.with_timeout(Duration::from_secs(10));
-        assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+        is_opened_again(waiting.await.unwrap(), &echo).await;
     })
     .await;
 }

@@ -11,6 +11,7 @@ use rpc_core::{CallError, Mode, RpcChannel};
 use rpc_redis_streams::{Config, ConfigBuilder, RedisStreamsIo};
 use support::{EchoClient, Gate, client};
 use tests::{RedisServer, eventually, within};
+use tokio::runtime::Runtime;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
@@ -26,6 +27,21 @@ async fn start(config: ConfigBuilder, gate: &Arc<Gate>) -> RpcChannel {
     let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
     let builder = RpcChannel::builder(io).serve(support::server(gate)).unwrap();
     builder.start().await.unwrap()
+}
+
+/// Of workers whose death is noticed after a second.
+fn soon_dead(server: &RedisServer) -> ConfigBuilder {
+    config(server)
+        .heartbeat_interval(Duration::from_millis(100))
+        .death_time(Duration::from_secs(1))
+}
+
+/// A worker that dies with the runtime it is returned with.
+async fn start_on_its_own_runtime(config: ConfigBuilder, gate: &Arc<Gate>) -> (Runtime, RpcChannel) {
+    let (runtime, gate) = (Runtime::new().unwrap(), Arc::clone(gate));
+    let worker = runtime.spawn(async move { start(config, &gate).await });
+    let worker = worker.await.unwrap();
+    (runtime, worker)
 }
 
 /// The rows of XPENDING: id, consumer, idle time, deliveries.
@@ -83,17 +99,9 @@ async fn what_a_closing_worker_had_not_begun_keeps_its_attempt() {
 async fn a_worker_whose_runtime_is_gone_is_dead_although_somebody_holds_its_channel() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
-        let config = || {
-            config(&server)
-                .heartbeat_interval(Duration::from_millis(100))
-                .death_time(Duration::from_secs(1))
-        };
+        let config = || soon_dead(&server);
         let shut = Gate::new();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let held = {
-            let (config, shut) = (config(), Arc::clone(&shut));
-            runtime.spawn(async move { start(config, &shut).await }).await.unwrap()
-        };
+        let (runtime, held) = start_on_its_own_runtime(config(), &shut).await;
         let io = RedisStreamsIo::connect(config().build().unwrap()).await.unwrap();
         let echo = EchoClient::new(&RpcChannel::open(io).await.unwrap());
         let call = tokio::spawn(echo.gated(7));
@@ -121,17 +129,9 @@ async fn a_worker_whose_runtime_is_gone_is_dead_although_somebody_holds_its_chan
 async fn a_meta_of_another_type_keeps_nobody_from_taking_over() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
-        let config = || {
-            config(&server)
-                .heartbeat_interval(Duration::from_millis(100))
-                .death_time(Duration::from_secs(1))
-        };
+        let config = || soon_dead(&server);
         let shut = Gate::new();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let _first = {
-            let (config, shut) = (config(), Arc::clone(&shut));
-            runtime.spawn(async move { start(config, &shut).await }).await.unwrap()
-        };
+        let (runtime, _first) = start_on_its_own_runtime(config(), &shut).await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         let call = tokio::spawn(echo.gated(7));
         eventually(SOON, "it runs", async || shut.running() == 1).await;
