@@ -117,7 +117,8 @@ impl InboxReader {
     }
 
     async fn read_once(&mut self) {
-        let limit = self.io.config.block_timeout() + WATCHDOG;
+        let block = self.block();
+        let limit = block + WATCHDOG;
         let mut read = Commands::default();
         if self.untrimmed >= TRIM_BYTES {
             self.untrimmed = 0;
@@ -125,7 +126,7 @@ impl InboxReader {
             let inbox = self.io.destination.keys.inbox(self.io.session());
             read.add(&trim_inbox(&inbox, self.io.inbox_cursor.get()));
         }
-        read.add(&self.command());
+        read.add(&self.command(block));
         let answers = match self.fused {
             true => self.io.fuse.read(&mut self.connection, read, limit).await,
             false => {
@@ -149,9 +150,19 @@ impl InboxReader {
         }
     }
 
+    /// How long to block: not past the time to look for what was missed.
+    fn block(&self) -> Duration {
+        let until_look = self.stream.as_ref().and_then(Subscription::until_look);
+        let block = self.io.config.block_timeout();
+        // BLOCK 0 would be for ever.
+        until_look
+            .map_or(block, |until| until.min(block))
+            .max(Duration::from_millis(1))
+    }
+
     /// XREAD of all streams that are read, each from where it was left: never from `$`, which would miss what was
     /// written between two reads.
-    fn command(&self) -> Cmd {
+    fn command(&self, block: Duration) -> Cmd {
         let keys = &self.io.destination.keys;
         let inbox = keys.inbox(self.io.session());
         let stream = self.stream.as_ref().filter(|_| !self.io.draining.is_cancelled());
@@ -163,9 +174,7 @@ impl InboxReader {
         ];
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(READ_COUNT);
-        command
-            .arg("BLOCK")
-            .arg(self.io.config.block_timeout().as_millis() as u64);
+        command.arg("BLOCK").arg(block.as_millis() as u64);
         command.arg("STREAMS");
         for (_, key) in streams.iter().filter(|(from, _)| from.is_some()) {
             command.arg(*key);
@@ -216,7 +225,10 @@ impl InboxReader {
             looked = self.look_for_other_streams().await;
         }
         if looked.is_ok()
-            && let Some(stream) = self.stream.as_mut().filter(|stream| stream.is_look_due())
+            && let Some(stream) = self
+                .stream
+                .as_mut()
+                .filter(|stream| stream.until_look() == Some(Duration::ZERO))
         {
             looked = stream.look(&self.io, &*self.endpoint, &mut self.connection).await;
         }

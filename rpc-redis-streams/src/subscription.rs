@@ -84,9 +84,10 @@ impl Subscription {
         }
     }
 
-    /// Whether it is time to look for what was missed.
-    pub(crate) fn is_look_due(&self) -> bool {
-        self.has_news && self.looked.elapsed() >= LOOK_INTERVAL
+    /// How long until it is time to look for what was missed; `None` while nothing new has come.
+    pub(crate) fn until_look(&self) -> Option<Duration> {
+        self.has_news
+            .then(|| LOOK_INTERVAL.saturating_sub(self.looked.elapsed()))
     }
 
     /// Looks for what was missed, counts it and says so. Not while something is being read.

@@ -152,6 +152,8 @@ async fn what_a_blocked_subscriber_has_missed_is_counted() {
                 .stream("slow")
                 .broadcast()
                 .max_len(100)
+                // It is counted before a read ends in which nothing comes.
+                .block_timeout(LIMIT)
                 .build()
                 .unwrap()
         };

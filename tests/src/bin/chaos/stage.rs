@@ -185,16 +185,16 @@ impl Stage {
         self.logs.take(process, self.dir.path());
     }
 
-    /// Waits until the journals of these processes have not grown for a second, at most 20 s: on a machine that is too busy,
-    /// a subscriber may be behind for longer than one thinks.
+    /// Waits until the journals of these processes have not grown for two seconds, at most 20 s: on a machine that is too busy,
+    /// a subscriber may be behind for longer than one thinks; and within a second after that it counts what it has missed.
     pub(crate) async fn falls_silent(&self, names: &[&str]) {
         let written = || -> u64 {
             let journals = names.iter().map(|name| self.journal(name));
             journals.filter_map(|path| Some(path.metadata().ok()?.len())).sum()
         };
-        for _ in 0..20 {
+        for _ in 0..10 {
             let before = written();
-            sleep(Duration::from_secs(1)).await;
+            sleep(Duration::from_secs(2)).await;
             if written() == before {
                 return;
             }
