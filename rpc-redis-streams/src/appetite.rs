@@ -1,7 +1,11 @@
 //! How much a worker reads at once. No IO in here.
 
-/// How many requests one read takes at the most, about: bounded reads overlap with work, and leave some to the neighbours.
+/// How many requests one read takes, about: bounded reads overlap with work, and leave some to the neighbours.
 pub(crate) const READ_COUNT: usize = 64;
+
+/// How many it may grow to where a thousand wait: of few bytes only, because Redis has to hold the whole answer in memory.
+const MOST_COUNT: usize = 256;
+const MUCH: usize = 256 << 10;
 
 /// How many it asks for at the least, if there is room for them.
 const LEAST_COUNT: usize = 16;
@@ -45,9 +49,11 @@ impl Appetite {
         Self { requests: READ_COUNT }
     }
 
-    pub(crate) fn note(&mut self, filled: bool) {
+    /// A read has brought so many bytes, and all that it asked for if it was `filled`.
+    pub(crate) fn note(&mut self, filled: bool, bytes: usize) {
+        let most = if bytes < MUCH { MOST_COUNT } else { READ_COUNT };
         self.requests = match filled {
-            true => (self.requests + LEAST_COUNT).min(READ_COUNT),
+            true => (self.requests + LEAST_COUNT).min(most),
             false => (self.requests * 3 / 4).max(LEAST_COUNT),
         };
     }
@@ -60,10 +66,12 @@ mod tests {
     #[test]
     fn reads_are_large_as_long_as_they_are_filled() {
         let mut appetite = Appetite::new();
-        (0..10).for_each(|_| appetite.note(false));
+        (0..10).for_each(|_| appetite.note(false, 100));
         assert_eq!(appetite.requests, LEAST_COUNT);
-        (0..10).for_each(|_| appetite.note(true));
-        assert_eq!(appetite.requests, READ_COUNT);
+        (0..20).for_each(|_| appetite.note(true, 100));
+        assert_eq!(appetite.requests, MOST_COUNT);
+        appetite.note(true, MUCH);
+        assert_eq!(appetite.requests, READ_COUNT, "of large ones fewer");
     }
 
     #[test]

@@ -187,11 +187,12 @@ impl GroupReader {
                 self.learn_boundary(answers.next().as_ref().and_then(entry::id));
                 for (_, entries) in entry::streams(answer) {
                     let count = entries.len();
-                    self.note_read(entry::size(&entries));
+                    let bytes = entry::size(&entries);
+                    self.note_read(bytes);
                     let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.pack_size.note(requests, count);
-                    self.appetite.note(count >= asked);
+                    self.appetite.note(count >= asked, bytes);
                     if count >= asked.max(FULL) && room > requests {
                         self.read_ahead(room - requests).await;
                     }
