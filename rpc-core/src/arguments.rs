@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, SeqAc
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::codec::{Codec, CodecError, Payload, ROOM};
+use crate::codec::{Codec, CodecError, Payload};
 use crate::json;
 
 /// Arguments that can be written: `(&a, (&b, ()))`.
@@ -59,19 +59,14 @@ impl<A: EncodeArguments> Serialize for AsSequence<'_, A> {
 /// # Errors
 /// When one of them has no form in `codec`.
 pub fn encode<A: EncodeArguments>(codec: Codec, arguments: &A) -> Result<Payload, CodecError> {
-    let mut bytes = Vec::with_capacity(ROOM);
-    match codec {
+    codec.payload(|out| match codec {
         Codec::Json => {
-            let mut list = json::Sequence::begin(&mut bytes);
+            let mut list = json::Sequence::begin(out);
             let written = arguments.write(&mut list);
-            written.and_then(|()| list.end()).map_err(CodecError::new)?;
+            written.and_then(|()| list.end()).map_err(CodecError::new)
         }
         #[cfg(feature = "messagepack")]
-        Codec::MessagePack => codec.write(&mut bytes, &AsSequence(arguments))?,
-    }
-    Ok(Payload {
-        codec,
-        bytes: bytes.into(),
+        Codec::MessagePack => codec.write(out, &AsSequence(arguments)),
     })
 }
 

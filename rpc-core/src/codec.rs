@@ -5,6 +5,7 @@ mod messagepack;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -14,8 +15,9 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 
 use crate::json;
 
-/// Enough for a small value: saves growing the buffer.
-pub(crate) const ROOM: usize = 128;
+/// The greatest value that is copied from where it was written, in bytes: that costs less than allocating for one of unknown
+/// size, and once more for sharing it.
+const COPIED: usize = 16 << 10;
 
 /// How arguments and results are written.
 ///
@@ -108,12 +110,29 @@ impl Codec {
     /// # Errors
     /// When `value` has no form in this codec (a map whose keys are not strings in JSON, say).
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, CodecError> {
-        let mut bytes = Vec::with_capacity(ROOM);
-        self.write(&mut bytes, value)?;
-        Ok(Payload {
-            codec: self,
-            bytes: bytes.into(),
-        })
+        self.payload(|out| self.write(out, value))
+    }
+
+    /// The payload that `write` writes.
+    pub(crate) fn payload(
+        self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<Payload, CodecError> {
+        thread_local! {
+            static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        // Taken out: a value may encode others while it is written.
+        let mut out = SCRATCH.take();
+        out.clear();
+        let written = write(&mut out);
+        let bytes = if out.len() > COPIED {
+            out.into()
+        } else {
+            let bytes = Bytes::copy_from_slice(&out);
+            SCRATCH.set(out);
+            bytes
+        };
+        written.map(|()| Payload { codec: self, bytes })
     }
 
     /// Appends `value`.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
 use crate::codec::{Codec, Payload};
@@ -54,7 +55,7 @@ impl Outcome {
 /// The services of a channel, found by the wire names of their methods.
 #[derive(Default)]
 pub(crate) struct Services {
-    methods: HashMap<&'static str, Method>,
+    methods: HashMap<&'static str, Method, FxBuildHasher>,
     descriptors: Vec<(&'static ServiceDescriptor, Reach)>,
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
-use crate::packing::{Packed, Packer};
+use crate::packing::Packing;
 use crate::report::{Fate, Report, is_passing};
 use crate::resp::{Commands, Value};
 use crate::settle::Transaction;
@@ -41,7 +41,7 @@ pub(crate) struct Options {
 pub(crate) struct Flush {
     commands: Commands,
     /// In the order of their commands.
-    packs: Vec<Packed>,
+    packing: Packing,
     /// How many signals to close follow them.
     signals: usize,
     cancels: Cancels,
@@ -58,7 +58,7 @@ impl Flush {
     pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
         let mut flush = Self {
             commands: Commands::default(),
-            packs: Vec::new(),
+            packing: Packing::new(options.max_pack),
             signals: 0,
             cancels: Cancels::new(),
             questions: Vec::new(),
@@ -67,7 +67,6 @@ impl Flush {
             last_sequence: 0,
         };
         let mut settlements = Vec::new();
-        let mut packer = Packer::new(options.max_pack);
         for message in messages {
             match message {
                 Message::Ask { questions, answer } => flush.questions.push((questions, answer)),
@@ -76,7 +75,7 @@ impl Flush {
                 Message::Outgoing(Outgoing::Request { target, request }) => {
                     flush.asks_length |= options.asks_length && target == Target::Stream;
                     flush.last_sequence = flush.last_sequence.max(request.sequence);
-                    packer.add(target, request);
+                    flush.packing.add(target, request);
                 }
                 Message::Outgoing(Outgoing::SignalClose) => {
                     flush.signals += 1;
@@ -95,31 +94,28 @@ impl Flush {
                 settlement => settlements.push(settlement),
             }
         }
-        flush.packs = packer.into_packs();
         flush.add_requests(to, options.max_len, now);
         flush.add_cancels(to, now);
         flush.add_questions();
         if flush.asks_length {
             flush.commands.command("XLEN", 1).arg(&to.keys.requests);
         }
-        let at_once = if options.divided { 1 } else { settlements.len() };
-        let mut settlements = settlements.into_iter().peekable();
-        while settlements.peek().is_some() {
-            let together = settlements.by_ref().take(at_once).collect();
-            let transaction = Transaction::add(together, to, &mut flush.commands);
-            flush.transactions.push(transaction);
+        if options.divided {
+            let each = settlements.into_iter().map(|settlement| vec![settlement]);
+            flush.transactions = each.map(|one| Transaction::add(one, to, &mut flush.commands)).collect();
+        } else if !settlements.is_empty() {
+            flush.transactions = vec![Transaction::add(settlements, to, &mut flush.commands)];
         }
         flush
     }
 
     fn add_requests(&mut self, to: &Destination, max_len: Option<u64>, now: Instant) {
-        for Packed { target, requests } in &self.packs {
+        let commands = &mut self.commands;
+        for (target, requests) in self.packing.iter() {
             let message = wire::requests(to.session, requests, now);
             match target {
-                Target::Stream => add_entry(&mut self.commands, &to.keys.requests, max_len, false, message),
-                Target::Session(session) => {
-                    add_entry(&mut self.commands, &to.keys.inbox(*session), None, true, message)
-                }
+                Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
+                Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
             }
         }
         for _ in 0..self.signals {
@@ -155,34 +151,30 @@ impl Flush {
 
     /// How many entries of requests and signals it carries.
     pub(crate) fn requests(&self) -> usize {
-        self.packs.len() + self.signals
+        self.packing.len() + self.signals
     }
 
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
         let settlements: usize = self.transactions.iter().map(Transaction::len).sum();
-        self.packs.len() + self.signals + self.cancels.len() + self.questions.len() + settlements
+        self.packing.len() + self.signals + self.cancels.len() + self.questions.len() + settlements
     }
 
     /// Reads the answers, one for each command.
     pub(crate) fn read(self, answers: Vec<Value>) -> Report {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
-        for Packed { target, requests } in self.packs {
-            let answer = answers.next().unwrap_or_default();
-            for request in requests {
-                match judge(&answer, target) {
-                    Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
-                    Ok(()) => {}
-                    Err(Refusal::Final(failure)) => {
-                        report.fates.push(Fate::Failed(request.sequence, target, failure));
-                    }
-                    Err(Refusal::NotYet(why)) => {
-                        report.demoted |= why.starts_with("READONLY");
-                        report.trouble = Some(why);
-                        let again = Outgoing::Request { target, request };
-                        report.again.push(Message::Outgoing(again));
-                    }
+        let packs: Vec<Value> = answers.by_ref().take(self.packing.len()).collect();
+        for (pack, target, request) in self.packing.into_requests() {
+            match judge(packs.get(pack).unwrap_or(&Value::Nil), target) {
+                Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
+                Ok(()) => {}
+                Err(Refusal::Final(failure)) => report.fates.push(Fate::Failed(request.sequence, target, failure)),
+                Err(Refusal::NotYet(why)) => {
+                    report.demoted |= why.starts_with("READONLY");
+                    report.trouble = Some(why);
+                    let again = Outgoing::Request { target, request };
+                    report.again.push(Message::Outgoing(again));
                 }
             }
         }
@@ -210,16 +202,14 @@ impl Flush {
     /// end here.
     pub(crate) fn into_report(self) -> Report {
         let mut report = Report::default();
-        for Packed { target, requests } in self.packs {
-            for request in requests {
-                if request.at_most_once {
-                    let lost = "the connection broke while the call was sent".to_owned();
-                    let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
-                    report.fates.push(fate);
-                } else {
-                    let again = Outgoing::Request { target, request };
-                    report.again.push(Message::Outgoing(again));
-                }
+        for (_, target, request) in self.packing.into_requests() {
+            if request.at_most_once {
+                let lost = "the connection broke while the call was sent".to_owned();
+                let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
+                report.fates.push(fate);
+            } else {
+                let again = Outgoing::Request { target, request };
+                report.again.push(Message::Outgoing(again));
             }
         }
         let signals = (0..self.signals).map(|_| Message::Outgoing(Outgoing::SignalClose));

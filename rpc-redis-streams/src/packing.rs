@@ -11,28 +11,23 @@ const MAX_WORK: Duration = Duration::from_micros(200);
 /// How many bytes of arguments a pack holds at the most: for large ones an entry costs nothing in comparison.
 const MAX_BYTES: usize = 4 << 10;
 
-/// Requests that share one entry.
+/// Requests in their order, put together as they come.
 #[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) target: Target,
-    /// All of one kind and codec.
-    pub(crate) requests: Vec<Request>,
-}
-
-/// Puts requests together as they come.
-#[derive(Debug)]
-pub(crate) struct Packer {
+pub(crate) struct Packing {
     /// How many requests share an entry at the most.
     most: usize,
-    packs: Vec<Packed>,
+    requests: Vec<Request>,
+    /// Where each pack goes, and how many of the requests it has: all of one kind and codec.
+    packs: Vec<(Target, usize)>,
     /// The work and the bytes in the last pack; `None` if nothing may join it.
     open: Option<(Duration, usize)>,
 }
 
-impl Packer {
+impl Packing {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             most: most.min(MAX_PACK),
+            requests: Vec::new(),
             packs: Vec::new(),
             open: None,
         }
@@ -41,35 +36,49 @@ impl Packer {
     /// Adds a request to the last pack, or begins another.
     pub(crate) fn add(&mut self, target: Target, request: Request) {
         let bytes = request.arguments.bytes.len();
-        let Some(work) = request.packable.filter(|_| target == Target::Stream && self.most > 1) else {
-            self.open = None;
-            self.packs.push(Packed {
-                target,
-                requests: vec![request],
-            });
-            return;
-        };
-        if let (Some((open_work, open_bytes)), Some(pack)) = (&mut self.open, self.packs.last_mut())
-            && pack.requests.len() < self.most
-            && *open_work + work <= MAX_WORK
-            && *open_bytes + bytes <= MAX_BYTES
-            && pack.requests[0].kind == request.kind
-            && pack.requests[0].arguments.codec == request.arguments.codec
-        {
-            *open_work += work;
-            *open_bytes += bytes;
-            pack.requests.push(request);
-            return;
+        let work = request.packable.filter(|_| target == Target::Stream && self.most > 1);
+        match (&mut self.open, work, self.packs.last_mut(), self.requests.last()) {
+            (Some((open_work, open_bytes)), Some(work), Some((_, requests)), Some(last))
+                if *requests < self.most
+                    && *open_work + work <= MAX_WORK
+                    && *open_bytes + bytes <= MAX_BYTES
+                    && last.kind == request.kind
+                    && last.arguments.codec == request.arguments.codec =>
+            {
+                *open_work += work;
+                *open_bytes += bytes;
+                *requests += 1;
+            }
+            _ => {
+                self.open = work.map(|work| (work, bytes));
+                self.packs.push((target, 1));
+            }
         }
-        self.open = Some((work, bytes));
-        self.packs.push(Packed {
-            target,
-            requests: vec![request],
-        });
+        self.requests.push(request);
     }
 
-    pub(crate) fn into_packs(self) -> Vec<Packed> {
-        self.packs
+    /// How many packs there are.
+    pub(crate) fn len(&self) -> usize {
+        self.packs.len()
+    }
+
+    /// The packs, and where each goes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Target, &[Request])> {
+        let mut rest = self.requests.as_slice();
+        self.packs.iter().map(move |(target, requests)| {
+            let (pack, others) = rest.split_at(*requests);
+            rest = others;
+            (*target, pack)
+        })
+    }
+
+    /// The requests one by one, each with the number of its pack.
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = (usize, Target, Request)> {
+        let packs = self.packs.into_iter().enumerate();
+        let whose = packs.flat_map(|(pack, (target, requests))| std::iter::repeat_n((pack, target), requests));
+        whose
+            .zip(self.requests)
+            .map(|((pack, target), request)| (pack, target, request))
     }
 }
 
@@ -99,11 +108,11 @@ mod tests {
     }
 
     fn sizes(most: usize, requests: impl IntoIterator<Item = (Target, Request)>) -> Vec<usize> {
-        let mut packer = Packer::new(most);
+        let mut packing = Packing::new(most);
         for (target, request) in requests {
-            packer.add(target, request);
+            packing.add(target, request);
         }
-        packer.into_packs().iter().map(|pack| pack.requests.len()).collect()
+        packing.iter().map(|(_, pack)| pack.len()).collect()
     }
 
     fn calls(n: usize, work: Duration, bytes: usize) -> impl Iterator<Item = (Target, Request)> {

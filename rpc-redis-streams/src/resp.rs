@@ -6,6 +6,7 @@
 
 use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rpc_core::EntryId;
 
 use crate::pieces::Pieces;
 
@@ -188,10 +189,10 @@ impl Decoder {
                     match length {
                         None => return Ok(Some(Value::Nil)),
                         Some(0) => return Ok(Some(Value::Array(Vec::new()))),
-                        // Nothing is reserved by what the length says.
+                        // No more is reserved than what was received bears out: a value has four bytes or more.
                         Some(length) => self.open.push(List {
                             length,
-                            values: Vec::new(),
+                            values: Vec::with_capacity(length.min(self.buffer.len() / 4)),
                         }),
                     }
                 }
@@ -278,6 +279,18 @@ impl Commands {
     /// The next argument of the command, a number.
     pub(crate) fn number(&mut self, number: u64) -> &mut Self {
         self.arg(itoa::Buffer::new().format(number))
+    }
+
+    /// The next argument of the command, the id of an entry.
+    pub(crate) fn id(&mut self, id: EntryId) -> &mut Self {
+        let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (ms, seq) = (ms.format(id.ms), seq.format(id.seq));
+        self.head(b'$', ms.len() + 1 + seq.len());
+        self.pieces.extend_from_slice(ms.as_bytes());
+        self.pieces.push(b'-');
+        self.pieces.extend_from_slice(seq.as_bytes());
+        self.pieces.extend_from_slice(b"\r\n");
+        self
     }
 
     /// A command that was built with the redis crate.

@@ -88,7 +88,7 @@ impl Transaction {
                 commands.command("XACK", 2 + acknowledged.len());
                 commands.arg(&to.keys.requests).arg(&to.group);
                 for entry in acknowledged {
-                    commands.arg(entry.to_string());
+                    commands.id(entry);
                 }
             }
             commands.command("EXEC", 0);
