@@ -88,6 +88,7 @@ impl Connector {
         };
         let mut connection = Connection {
             socket,
+            wakes_at: 1,
             decoder: Decoder::default(),
             broken: false,
         };
@@ -289,6 +290,8 @@ impl std::fmt::Debug for Connector {
 /// One connection, for one question at a time.
 pub(crate) struct Connection {
     socket: Box<dyn Socket>,
+    /// How many bytes have to be there before this process is woken.
+    wakes_at: usize,
     decoder: Decoder,
     /// A question was not asked or not answered to its end: what comes next would be taken for the answer to another.
     broken: bool,
@@ -383,8 +386,27 @@ impl Connection {
     pub(crate) fn given_away() -> Self {
         Self {
             socket: Box::new(tokio::io::empty()),
+            wakes_at: 1,
             decoder: Decoder::default(),
             broken: true,
+        }
+    }
+
+    /// Waits for more than `size` bytes of answers that are of no interest by themselves, until `hurry` is done: to wake this
+    /// process costs more than they are worth.
+    pub(crate) async fn linger(&mut self, size: usize, hurry: impl Future<Output = ()>) -> Result<(), Broken> {
+        self.wake_at(size + 1);
+        tokio::select! {
+            biased;
+            filled = self.fill() => filled.map_err(Broken::Lost),
+            () = hurry => Ok(()),
+        }
+    }
+
+    fn wake_at(&mut self, bytes: usize) {
+        if self.wakes_at != bytes {
+            self.wakes_at = bytes;
+            self.socket.wake_at(bytes);
         }
     }
 
@@ -393,10 +415,16 @@ impl Connection {
             if let Some(answer) = self.decoder.next().map_err(Broken::Garbled)? {
                 return Ok(answer);
             }
-            let read = within(limit, self.socket.read_buf(&mut self.decoder.room())).await?;
-            if read == 0 {
-                return Err(Broken::Lost(io::ErrorKind::UnexpectedEof.into()));
-            }
+            self.wake_at(1);
+            within(limit, self.fill()).await?;
+        }
+    }
+
+    /// Receives something. Cancel safe.
+    async fn fill(&mut self) -> io::Result<()> {
+        match self.socket.read_buf(&mut self.decoder.room()).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
     }
 }
@@ -412,14 +440,52 @@ async fn within<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -
 #[cfg(test)]
 mod tests {
     use tokio::io::duplex;
+    #[cfg(target_os = "linux")]
+    use tokio::net::TcpStream;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn lingering_ends_with_the_first_byte_more_than_is_known_already() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut redis, _) = listener.accept().await.unwrap();
+        let mut connection = Connection {
+            socket: Box::new(socket),
+            wakes_at: 1,
+            decoder: Decoder::default(),
+            broken: false,
+        };
+        let limit = Duration::from_secs(20);
+        redis.write_all(b"+OK\r\n").await.unwrap();
+        let mut hurried = false;
+        let hurry = async {
+            sleep(Duration::from_millis(100)).await;
+            hurried = true;
+        };
+        assert!(connection.linger(5, hurry).await.is_ok());
+        assert!(hurried, "woken for what is of no interest");
+        // All the same it is there for who asks for it.
+        assert!(connection.receive(1, limit).await.is_ok());
+
+        redis.write_all(b"+OK\r\n+").await.unwrap();
+        let lingered = timeout(limit, connection.linger(5, std::future::pending())).await;
+        assert!(matches!(lingered, Ok(Ok(()))));
+        redis.write_all(b"MORE\r\n").await.unwrap();
+        assert!(connection.receive(2, limit).await.is_ok());
+
+        drop(redis);
+        let lingered = timeout(limit, connection.linger(5, std::future::pending())).await;
+        assert!(matches!(lingered, Ok(Err(Broken::Lost(_)))));
+    }
 
     #[tokio::test]
     async fn sending_to_somebody_who_does_not_receive_ends_at_the_limit() {
         let (socket, _silent) = duplex(64);
         let mut connection = Connection {
             socket: Box::new(socket),
+            wakes_at: 1,
             decoder: Decoder::default(),
             broken: false,
         };

@@ -160,6 +160,19 @@ impl Flush {
         self.packing.len() + self.signals + self.cancels.len() + self.questions.len() + settlements
     }
 
+    /// How many bytes its answers have, if it is a single message and nobody waits for them: those to a call and to a reply tell
+    /// something only where Redis refuses them, and an error is longer.
+    pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
+        if self.len() != 1 || self.asks_length {
+            return None;
+        }
+        match (self.packing.iter().next(), &self.transactions[..]) {
+            (Some((Target::Stream, [call])), []) if call.kind == Kind::Call => Some(entry::ID_ANSWER_SIZE),
+            (None, [transaction]) => transaction.size_of_idle_answers(),
+            _ => None,
+        }
+    }
+
     /// Reads the answers, one for each command.
     pub(crate) fn read(self, answers: Vec<Value>) -> Report {
         let mut report = Report::default();

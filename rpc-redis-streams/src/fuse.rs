@@ -84,10 +84,26 @@ impl Fuse {
 
 impl Offer {
     /// Writes `commands` and the blocking read behind them; returns the answers to `commands`.
-    pub(crate) async fn write(mut self, mut commands: Commands, limit: Duration) -> Result<Vec<Value>, Broken> {
+    ///
+    /// Where these are of no interest and of so many bytes, they are left to come with those to the read, until `hurry` is done.
+    pub(crate) async fn write(
+        mut self,
+        mut commands: Commands,
+        limit: Duration,
+        idle: Option<usize>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<Vec<Value>, Broken> {
         let count = commands.len();
         commands.append(&self.read);
-        let answers = self.connection.exchange(commands.pieces(), count, limit).await;
+        let connection = &mut self.connection;
+        let answers = async {
+            connection.send(commands.pieces(), limit).await?;
+            if let Some(size) = idle {
+                connection.linger(size, hurry).await?;
+            }
+            connection.receive(count, limit).await
+        }
+        .await;
         match answers {
             Ok(answers) => {
                 // Its reader may have been stopped.

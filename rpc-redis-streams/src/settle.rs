@@ -103,6 +103,23 @@ impl Transaction {
         self.settlements.len()
     }
 
+    /// How many bytes the answers have, if it is of the most common kind: one reply and one acknowledgement.
+    pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
+        const OTHERS: usize = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n".len();
+        let is_common = |settlement: &Message| {
+            matches!(
+                settlement,
+                Message::Outgoing(Outgoing::Settle {
+                    reply: Some(_),
+                    acknowledge: Some(_),
+                    record: None,
+                    ..
+                })
+            )
+        };
+        matches!(&self.settlements[..], [only] if is_common(only)).then_some(OTHERS + entry::ID_ANSWER_SIZE)
+    }
+
     pub(crate) fn into_settlements(self) -> Vec<Message> {
         self.settlements
     }

@@ -7,9 +7,38 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A stream of bytes in both directions.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {
+    /// Asks not to be woken for fewer than `bytes` that were received. Not every socket can do that.
+    fn wake_at(&self, _bytes: usize) {}
+}
 
-impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for S {}
+impl Socket for TcpStream {
+    #[cfg(target_os = "linux")]
+    fn wake_at(&self, bytes: usize) {
+        // Where the system refuses, one is woken more often.
+        let _ = nix::sys::socket::setsockopt(self, low_water::ReceiveLowWater, &bytes);
+    }
+}
+
+#[cfg(unix)]
+impl Socket for tokio::net::UnixStream {}
+
+impl Socket for tokio::io::Empty {}
+
+#[cfg(test)]
+impl Socket for tokio::io::DuplexStream {}
+
+/// SO_RCVLOWAT, which neither tokio nor socket2 has.
+#[cfg(target_os = "linux")]
+mod low_water {
+    use nix::sys::socket::sockopt::SetUsize;
+    use nix::{libc, setsockopt_impl};
+
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct ReceiveLowWater;
+
+    setsockopt_impl!(ReceiveLowWater, libc::SOL_SOCKET, libc::SO_RCVLOWAT, usize, SetUsize);
+}
 
 /// Connects to where `info` says.
 pub(crate) async fn open(info: &ConnectionInfo) -> io::Result<Box<dyn Socket>> {
@@ -46,6 +75,8 @@ mod tls {
     use tokio_rustls::TlsConnector;
 
     use super::Socket;
+
+    impl Socket for tokio_rustls::client::TlsStream<TcpStream> {}
 
     pub(super) async fn open(stream: TcpStream, host: &str, insecure: bool) -> io::Result<Box<dyn Socket>> {
         if insecure {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
 use rpc_core::message::{Fault, FaultKind, Outcome, Target};
 use rpc_core::{IoError, Mode};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::backlog::Backlog;
 use crate::connection::Connection;
@@ -35,6 +35,10 @@ const LARGE: usize = 256 << 10;
 
 /// The most bytes that are written in front of a blocking read.
 const MAX_FUSED: usize = 128 << 10;
+
+/// How long answers that nobody waits for may be left where they are. Not less than a tick: a timer that is due before all
+/// others costs a system call.
+const LINGER: Duration = TICK;
 
 /// How often the inbox is looked after, and what Redis refuses for good is tried again.
 const TICK: Duration = Duration::from_millis(500);
@@ -158,7 +162,14 @@ impl Writer {
             .then(|| self.io.fuse.take())
             .flatten();
         let answers = match fused {
-            Some(offer) => offer.write(commands, WRITE_LIMIT).await,
+            Some(offer) => {
+                let hurry = async {
+                    // Either way it is time to look.
+                    let _ = timeout(LINGER, self.io.outbox.filled()).await;
+                };
+                let idle = flush.size_of_idle_answers();
+                offer.write(commands, WRITE_LIMIT, idle, hurry).await
+            }
             None => self.connection.ask(&commands, WRITE_LIMIT).await,
         };
         match answers {
