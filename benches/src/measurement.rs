@@ -43,7 +43,7 @@ pub(crate) struct Point {
     pub(crate) payload: usize,
 }
 
-/// Who is there and what they do. Only ourselves can do all of it; the floor can have several sessions.
+/// Who is there and what they do. Only ourselves can do all of it; the floor can have several sessions, and large calls.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Shape {
     /// Sessions of the client, among which the callers are spread.

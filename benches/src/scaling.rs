@@ -19,12 +19,13 @@ struct Scenario {
 }
 
 const OURS: &[Contender] = &[Contender::Group];
+const BOTH: &[Contender] = &[Contender::Floor, Contender::Group];
 
 const SCENARIOS: &[Scenario] = &[
     // A client pays for its own replies only.
     Scenario {
         name: "sessions",
-        contenders: &[Contender::Floor, Contender::Group],
+        contenders: BOTH,
         callers: 1000,
         values: &[1, 10, 100, 1000],
         shape: |sessions| Shape {
@@ -99,7 +100,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: LARGE_BESIDE,
-        contenders: OURS,
+        contenders: BOTH,
         callers: 16,
         values: &[0, 1, 4],
         shape: |large_beside| Shape {
@@ -110,7 +111,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: LARGE_WITHIN,
-        contenders: OURS,
+        contenders: BOTH,
         callers: 16,
         values: &[0, 1, 4],
         shape: |large_within| Shape {

@@ -92,13 +92,18 @@ pub(crate) fn stand_by(task: &str) -> anyhow::Result<()> {
     let task: Task = read(task)?;
     let Task { case, address, .. } = &task;
     task.runtime.block_on(async {
-        let clients = ours::connect_all(case, address, case.shape.bystanders).await?;
-        ready("");
-        if let Some(client) = clients.first() {
-            call_forever(case.shape.large_beside, client).await?;
+        let sessions = case.shape.bystanders;
+        match case.contender {
+            Contender::Floor => beside(case, &floor::connect_all(address, "bystander", sessions).await?).await,
+            _ => beside(case, &ours::connect_all(case, address, sessions).await?).await,
         }
-        std::future::pending().await
     })
+}
+
+async fn beside(case: &Case, clients: &[impl Echo]) -> anyhow::Result<()> {
+    ready("");
+    call_forever(case.shape.large_beside, &clients[0]).await?;
+    std::future::pending().await
 }
 
 impl Task {
@@ -129,10 +134,7 @@ impl Measure {
         let Task { case, address, .. } = &self.task;
         match case.contender {
             Contender::Floor => {
-                let mut clients = Vec::new();
-                for session in 0..case.shape.sessions {
-                    clients.push(floor::Client::connect(address, &format!("inbox:{session}")).await?);
-                }
+                let clients = floor::connect_all(address, "inbox", case.shape.sessions).await?;
                 self.with(&clients).await
             }
             Contender::Naive => self.with(&[naive::Client::connect(address, "inbox").await?]).await,

@@ -32,6 +32,15 @@ const BLOCK: &str = "1000";
 /// How often a reader has what it has processed trimmed.
 const TRIM_EVERY: Duration = Duration::from_millis(100);
 
+/// Connects as many clients, whose inboxes have names that begin with `inbox`.
+pub(crate) async fn connect_all(address: &str, inbox: &str, clients: usize) -> anyhow::Result<Vec<Client>> {
+    let mut all = Vec::new();
+    for number in 0..clients {
+        all.push(Client::connect(address, &format!("{inbox}:{number}")).await?);
+    }
+    Ok(all)
+}
+
 /// Opens a connection to the Redis at `address`, which is a url as everybody else gets it.
 async fn connect(address: &str) -> anyhow::Result<TcpStream> {
     let host = address.strip_prefix("redis://").context("the floor speaks TCP only")?;
