@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::contender::Contender;
+use crate::cpus::Cpus;
 use crate::measurement::{Point, Settings};
 use crate::runtime::Runtime;
 
@@ -80,17 +81,17 @@ pub(crate) struct Options {
     /// Threads of the Tokio runtimes of client and worker; 0 is the single-threaded runtime
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
-    /// Pin all processes to one CPU: then CPU time per call is the figure to compare
-    #[arg(long)]
-    pub(crate) one_cpu: bool,
+    /// Where the processes run
+    #[arg(long, value_enum, default_value_t = Cpus::All)]
+    cpus: Cpus,
     /// The redis-server or valkey-server to use
     #[arg(long, value_name = "PATH")]
     server: Option<String>,
     /// Have Redis keep an append-only file; it keeps nothing on disk otherwise
     #[arg(long, value_enum, value_name = "FSYNC")]
     appendonly: Option<Fsync>,
-    /// Threads of Redis for reading and writing; on one CPU they would do nothing but wait for each other
-    #[arg(long, value_name = "N", conflicts_with = "one_cpu")]
+    /// Threads of Redis for reading and writing; on a CPU of its own they would do nothing but wait for each other
+    #[arg(long, value_name = "N", conflicts_with = "cpus")]
     io_threads: Option<usize>,
 }
 
@@ -178,6 +179,7 @@ impl Options {
         Settings {
             server: self.server.clone(),
             server_arguments,
+            cpus: self.cpus,
             runtime: Runtime { threads: self.threads },
             warm_up: measure / 4,
             measure,

@@ -13,6 +13,7 @@ mod cli;
 mod comparison;
 mod consumer_group;
 mod contender;
+mod cpus;
 mod floor;
 mod load;
 mod measurement;
@@ -32,10 +33,7 @@ mod scaling;
 mod table;
 mod tasks;
 
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Parser;
 
 use cli::{Cli, Options, Role};
@@ -47,17 +45,8 @@ fn main() -> anyhow::Result<()> {
         Some(Role::Worker { task }) => tasks::work(&task),
         Some(Role::Client { task }) => tasks::measure(&task),
         Some(Role::Bystander { task }) => tasks::stand_by(&task),
-        None if options.one_cpu => pinned(),
         None => run(&options),
     }
-}
-
-/// This program again, on one CPU: its children inherit that.
-fn pinned() -> anyhow::Result<()> {
-    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--one-cpu");
-    let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(std::env::current_exe()?).args(arguments);
-    Err(command.exec()).context("taskset (of util-linux) pins processes to a CPU")
 }
 
 fn run(options: &Options) -> anyhow::Result<()> {

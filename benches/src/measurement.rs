@@ -9,6 +9,7 @@ use tests::Process;
 use crate::backlog;
 use crate::broker::Broker;
 use crate::contender::Contender;
+use crate::cpus::Cpus;
 use crate::runtime::Runtime;
 use crate::sample::{Observed, Sample};
 use crate::tasks::{Measure, READY, Task, WorkerReport};
@@ -23,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) server: Option<String>,
     /// Options for Redis, names and values.
     pub(crate) server_arguments: Vec<(String, String)>,
+    pub(crate) cpus: Cpus,
     pub(crate) runtime: Runtime,
     pub(crate) warm_up: Duration,
     pub(crate) measure: Duration,
@@ -95,7 +97,9 @@ impl Default for Shape {
 impl Settings {
     /// Measures once.
     pub(crate) async fn measure(&self, case: Case) -> anyhow::Result<Sample> {
+        self.cpus.choose_for_broker()?;
         let broker = Broker::start(case.contender.needs(), self).await?;
+        self.cpus.choose_for_others()?;
         if case.shape.backlog > 0 {
             backlog::fill(broker.address(), case.shape.backlog).await?;
         }
