@@ -1,5 +1,10 @@
 //! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
 
+mod endings;
+mod resting;
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -7,18 +12,17 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Route;
 use crate::cancellation::Cancellations;
 use crate::context::Context;
-use crate::delivery::{Admission, Arrival, Recent, Skipped};
-use crate::error::too_large;
+use crate::delivery::{Admission, Arrival, Recent};
 use crate::handler::{self, Handler};
 use crate::id::{CallId, SessionId};
 use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
-use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Outcome, Reply, Request};
+use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Request};
 use crate::queue::DropOldest;
 use crate::rarely::Rarely;
 use crate::service::{Method, Reach, Services};
@@ -27,9 +31,6 @@ use crate::stats::Counters;
 
 /// How many broadcast calls are remembered, to recognise repeats: more than the entries of a stream that is read anew.
 const RECENT_CALLS: usize = 16_384;
-
-/// How soon it is asked again whether a call with the same idempotency key has returned.
-const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// A handler that ends within this time is not worth a task.
 const AT_ONCE: Duration = Duration::from_micros(20);
@@ -208,30 +209,6 @@ impl Dispatcher {
         }
     }
 
-    fn end_without_running(&self, slot: Slot, request: &Request, admission: Admission) {
-        match admission {
-            // It had expired: that is the one reason without a name of its own.
-            Admission::Bury(FaultKind::Other) => self.expired(slot, request),
-            Admission::Refuse(kind) | Admission::Bury(kind) => {
-                self.counters.refused.add(1);
-                let why = self.explain(kind, request);
-                if let Admission::Bury(_) = admission {
-                    self.settlements.bury(slot, request, why);
-                } else {
-                    self.settlements.refuse(slot, request, why);
-                }
-            }
-            Admission::Skip(why) => {
-                if why == Skipped::Expired {
-                    self.counters.expired.add(1);
-                }
-                self.settlements.settle(slot, End::Dropped);
-            }
-            // A method that is not served is never admitted to run.
-            Admission::Run => {}
-        }
-    }
-
     /// Starts a job that has a slot, at `now`; returns the time when that is done.
     ///
     /// A method whose handlers have been seen to end at once is tried right here: a task costs more than such a handler.
@@ -403,149 +380,6 @@ impl Dispatcher {
         }
     }
 
-    /// A handler has ended after `handler_time`: with an outcome, or by its deadline.
-    fn ended(self: &Arc<Self>, job: Job, outcome: Option<Outcome>, handler_time: Duration) {
-        let Job { slot, request, method } = &job;
-        method.pace.record(handler_time);
-        match (outcome, request.kind) {
-            (None, _) => self.expired(*slot, request),
-            (Some(outcome), Kind::Call) => {
-                let reply = Reply {
-                    sequence: slot.call.sequence,
-                    outcome: outcome.within(self.settings.max_payload_size, "the server's"),
-                    handler_time,
-                };
-                self.settlements.settle(*slot, End::Answered(reply));
-            }
-            (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(*slot, End::Done),
-            (Some(outcome), Kind::Notification) => {
-                let total = self.counters.failed_notifications.add(1);
-                if self.failing.due().is_some() {
-                    let (method, attempt) = (method.descriptor.name(), request.attempt);
-                    tracing::warn!(method, call = %slot.call, attempt, total, ?outcome, "notifications fail");
-                }
-                self.failed(job, &outcome);
-            }
-        }
-    }
-
-    /// A call with the same idempotency key has returned.
-    fn repeated(&self, slot: Slot, request: &Request, outcome: Outcome) {
-        self.counters.repeated.add(1);
-        let end = match request.kind {
-            Kind::Notification => End::Dropped,
-            Kind::Call => End::Answered(Reply {
-                sequence: slot.call.sequence,
-                outcome,
-                handler_time: Duration::ZERO,
-            }),
-        };
-        self.settlements.settle(slot, end);
-    }
-
-    /// The caller of a request has given it up: nobody waits for an answer.
-    fn given_up(&self, slot: Slot) {
-        self.counters.cancelled.add(1);
-        self.settlements.settle(slot, End::Dropped);
-    }
-
-    /// The deadline of a request has passed. A notification of the group is kept: nobody waits who could notice.
-    fn expired(&self, slot: Slot, request: &Request) {
-        self.counters.expired.add(1);
-        self.settlements.settle(
-            slot,
-            match request.kind {
-                Kind::Call => End::Dropped,
-                Kind::Notification => End::DeadLetter {
-                    reason: "its deadline passed before it had run".to_owned(),
-                    attempts: request.attempt,
-                    reply: None,
-                },
-            },
-        );
-    }
-
-    /// A notification has failed. Only a worker's is tried again: a subscriber is one of many.
-    fn failed(self: &Arc<Self>, mut job: Job, outcome: &Outcome) {
-        let attempts = job.request.attempt;
-        let once = job.method.descriptor.is_at_most_once();
-        if job.slot.origin == Origin::Group && !once && attempts < self.settings.max_deliveries {
-            job.request.attempt += 1;
-            return self.retry(job);
-        }
-        let reason = match outcome {
-            Outcome::Fault(fault) => format!("the handler failed: {}: {}", fault.kind.name(), fault.message),
-            // The error itself may hold what does not belong here.
-            _ => "the handler returned an error".to_owned(),
-        };
-        let end = End::DeadLetter {
-            reason,
-            attempts,
-            reply: None,
-        };
-        self.settlements.settle(job.slot, end);
-    }
-
-    /// Runs a notification again after a while.
-    fn retry(self: &Arc<Self>, job: Job) {
-        let doublings = job.request.attempt.saturating_sub(2).min(16);
-        self.rest(job, self.settings.retry_backoff.saturating_mul(1 << doublings));
-    }
-
-    /// Another call has the idempotency key: asks again, the more rarely the more do.
-    fn rest_for_claim(self: &Arc<Self>, job: Job) {
-        let resting = self.state().resting;
-        if job.slot.origin != Origin::Group && resting >= self.settings.max_queue_size {
-            // A worker reads no more than it has room for; others are sent what there is.
-            return self
-                .settlements
-                .drop_oldest(&[(job.slot, job.request)], self.settings.max_queue_size);
-        }
-        let crowd = u32::try_from(resting / 100).unwrap_or(u32::MAX);
-        self.rest(job, CLAIM_PAUSE.saturating_mul(1 + crowd));
-    }
-
-    /// The IO will never grant the key of a request.
-    fn unclaimable(&self, slot: Slot, request: &Request, why: String) {
-        let why = Fault::new(
-            FaultKind::Other,
-            format!("its idempotency key cannot be claimed: {why}"),
-        );
-        match request.kind {
-            Kind::Call => self.settlements.refuse(slot, request, why),
-            Kind::Notification => self.settlements.bury(slot, request, why),
-        }
-    }
-
-    /// Puts a request aside for a while. It waits without a handler slot, and still unacknowledged: when this worker ends
-    /// meanwhile, another one takes it over.
-    fn rest(self: &Arc<Self>, job: Job, pause: Duration) {
-        let dispatcher = Arc::clone(self);
-        self.state().resting += 1;
-        self.runtime.spawn(async move {
-            let stopping = dispatcher.stopping.clone();
-            let due = stopping.run_until_cancelled(sleep(pause)).await.is_some();
-            dispatcher.state().resting -= 1;
-            dispatcher.room.notify_one();
-            if due {
-                dispatcher.admit_again(job);
-            } else {
-                dispatcher.settlements.abandon(job.slot, job.request.kind);
-            }
-        });
-    }
-
-    fn admit_again(self: Arc<Self>, job: Job) {
-        let mut state = self.state();
-        if state.running >= self.settings.concurrency {
-            state.work.push_back(job);
-            return;
-        }
-        state.running += 1;
-        drop(state);
-        self.runtime.clone().spawn(self.work(job));
-    }
-
     /// A caller has given a call up, which may be running, waiting, or still on its way.
     pub(crate) fn cancel(&self, call: CallId, deadline: Option<Instant>) {
         if !self.services.is_empty() {
@@ -553,39 +387,9 @@ impl Dispatcher {
         }
     }
 
-    /// Admits nothing again that waits to be tried again.
-    pub(crate) fn stop_retries(&self) {
-        self.stopping.cancel();
-    }
-
     /// How the requests of this channel have ended.
     pub(crate) fn settlements(&self) -> &Settlements {
         &self.settlements
-    }
-
-    /// What to tell a caller, or a person who looks at dead letters.
-    fn explain(&self, kind: FaultKind, request: &Request) -> Fault {
-        match kind {
-            FaultKind::MethodNotFound => self.services.not_found(&request.method),
-            FaultKind::TooLarge => {
-                let reason = too_large(
-                    request.arguments.bytes.len(),
-                    self.settings.max_payload_size,
-                    "the server's",
-                );
-                Fault::new(kind, reason)
-            }
-            FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
-                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
-            }
-            FaultKind::Indeterminate => Fault::new(
-                kind,
-                "the group was lost and created anew, so nobody knows whether it has run, and the method must not run twice",
-            ),
-            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
-            // Nothing else is refused or buried for a reason that needs words.
-            _ => Fault::new(kind, "it cannot be run here"),
-        }
     }
 
     /// Waits until there is room for at least one request; returns for how many.
@@ -645,6 +449,3 @@ impl Dispatcher {
         (state.work.len() + state.queue.len() + state.resting, state.running)
     }
 }
-
-#[cfg(test)]
-mod tests;
