@@ -86,12 +86,7 @@ impl Connector {
             Ok(socket) => socket,
             Err(error) => return Err(self.diagnose(error).await),
         };
-        let mut connection = Connection {
-            socket,
-            wakes_at: 1,
-            decoder: Decoder::default(),
-            broken: false,
-        };
+        let mut connection = Connection::new(socket);
         self.log_in(&mut connection).await?;
         Ok(connection)
     }
@@ -318,6 +313,15 @@ impl std::fmt::Display for Broken {
 }
 
 impl Connection {
+    fn new(socket: Box<dyn Socket>) -> Self {
+        Self {
+            socket,
+            wakes_at: 1,
+            decoder: Decoder::default(),
+            broken: false,
+        }
+    }
+
     /// Sends all commands at once; returns one answer for each. An error that Redis gives to one of them is its answer.
     ///
     /// A connection that did not answer, or whose user did not wait for it, fails from then on.
@@ -385,10 +389,8 @@ impl Connection {
     /// Stands in for a connection that somebody else has for a while.
     pub(crate) fn given_away() -> Self {
         Self {
-            socket: Box::new(tokio::io::empty()),
-            wakes_at: 1,
-            decoder: Decoder::default(),
             broken: true,
+            ..Self::new(Box::new(tokio::io::empty()))
         }
     }
 
@@ -451,12 +453,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut redis, _) = listener.accept().await.unwrap();
-        let mut connection = Connection {
-            socket: Box::new(socket),
-            wakes_at: 1,
-            decoder: Decoder::default(),
-            broken: false,
-        };
+        let mut connection = Connection::new(Box::new(socket));
         let limit = Duration::from_secs(20);
         redis.write_all(b"+OK\r\n").await.unwrap();
         let mut hurried = false;
@@ -483,12 +480,7 @@ mod tests {
     #[tokio::test]
     async fn sending_to_somebody_who_does_not_receive_ends_at_the_limit() {
         let (socket, _silent) = duplex(64);
-        let mut connection = Connection {
-            socket: Box::new(socket),
-            wakes_at: 1,
-            decoder: Decoder::default(),
-            broken: false,
-        };
+        let mut connection = Connection::new(Box::new(socket));
         let mut large = redis::cmd("SET");
         large.arg("key").arg(vec![0; 1 << 20]);
         let answer = connection.one(large, Duration::from_millis(50)).await;

@@ -22,7 +22,7 @@ use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inbound::{self, History};
 use crate::resp::{Commands, Value};
-use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
+use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::turns::let_others_run;
 
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
@@ -214,14 +214,11 @@ impl GroupReader {
             .look_at
             .front()
             .map(|at| at.saturating_duration_since(Instant::now()));
-        let block = match self.held_up {
+        let most = match self.held_up {
             true => ALONE_POLL,
             false => self.io.config.block_timeout(),
         };
-        // BLOCK 0 would be for ever.
-        until_look
-            .map_or(block, |until| until.min(block))
-            .max(Duration::from_millis(1))
+        block_for(most, until_look)
     }
 
     fn command(&self, count: usize, block: Duration) -> Cmd {

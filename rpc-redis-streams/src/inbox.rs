@@ -16,7 +16,7 @@ use crate::extent::{Extent, last_id};
 use crate::inbound::{self, History};
 use crate::mailbox::trim_inbox;
 use crate::resp::{Commands, Value};
-use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG};
+use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::subscription::Subscription;
 use crate::turns::let_others_run;
 
@@ -153,11 +153,7 @@ impl InboxReader {
     /// How long to block: not past the time to look for what was missed.
     fn block(&self) -> Duration {
         let until_look = self.stream.as_ref().and_then(Subscription::until_look);
-        let block = self.io.config.block_timeout();
-        // BLOCK 0 would be for ever.
-        until_look
-            .map_or(block, |until| until.min(block))
-            .max(Duration::from_millis(1))
+        block_for(self.io.config.block_timeout(), until_look)
     }
 
     /// XREAD of all streams that are read, each from where it was left: never from `$`, which would miss what was

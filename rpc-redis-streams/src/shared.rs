@@ -38,6 +38,13 @@ pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// How often the same kind of trouble is reported.
 const WARN_INTERVAL_MS: u64 = 5_000;
 
+/// How long a read blocks: for `most`, or until something else is to be done. BLOCK 0 would be for ever.
+pub(crate) fn block_for(most: Duration, until: Option<Duration>) -> Duration {
+    until
+        .map_or(most, |until| until.min(most))
+        .max(Duration::from_millis(1))
+}
+
 /// One IO, as its tasks see it.
 pub(crate) struct Shared {
     pub(crate) config: Config,
