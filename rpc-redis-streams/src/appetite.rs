@@ -10,51 +10,48 @@ const MUCH: usize = 256 << 10;
 /// How many it asks for at the least, if there is room for them.
 const LEAST_COUNT: usize = 16;
 
-/// How many requests an entry carries, on average: room is counted in requests, and Redis counts entries.
-#[derive(Debug)]
-pub(crate) struct PackSize {
-    /// In sixteenths.
-    average: usize,
-}
+/// How many entries one read takes at the least, if there is room for the requests in them: what a client has written together is not
+/// to be run in turns because one entry has as many requests as a read is to bring.
+const LEAST_ENTRIES: usize = 8;
 
-impl PackSize {
-    /// Of a client that may pack so many, whatever it does pack: what is read first is not to be more than there is room for.
-    pub(crate) fn new(max_pack: usize) -> Self {
-        Self {
-            average: 16 * max_pack.max(1),
-        }
-    }
-
-    pub(crate) fn note(&mut self, requests: usize, entries: usize) {
-        if let Some(now) = (requests * 16).checked_div(entries) {
-            self.average = ((self.average * 7 + now) / 8).max(16);
-        }
-    }
-
-    /// How many entries are likely to fill `room`; at least one.
-    pub(crate) fn entries(&self, room: usize) -> usize {
-        (room * 16 / self.average).max(1)
-    }
-}
-
-/// How many requests a read asks for. Where few are under way, small reads are run while Redis serves the next one; where many
-/// are, each read costs, and large ones are better. Whether a read is filled tells.
+/// What a read asks for: Redis counts entries, of which each may carry several requests.
+///
+/// Where few requests are under way, small reads are run while Redis serves the next one; where many are, each read costs, and
+/// large ones are better. Whether a read is filled tells.
 #[derive(Debug)]
 pub(crate) struct Appetite {
-    pub(crate) requests: usize,
+    /// How many requests a read is to bring.
+    requests: usize,
+    /// How many requests an entry carries on average, in sixteenths.
+    per_entry: usize,
 }
 
 impl Appetite {
-    pub(crate) fn new() -> Self {
-        Self { requests: READ_COUNT }
+    /// For clients that may pack so many requests, whatever they do pack: what is read first is not to be more than there is room
+    /// for.
+    pub(crate) fn new(max_pack: usize) -> Self {
+        Self {
+            requests: READ_COUNT,
+            per_entry: 16 * max_pack.max(1),
+        }
     }
 
-    /// A read has brought so many bytes, and all that it asked for if it was `filled`.
-    pub(crate) fn note(&mut self, filled: bool, bytes: usize) {
+    /// How many entries to ask for if there is room for so many requests; at least one.
+    pub(crate) fn entries(&self, room: usize) -> usize {
+        let filling = |requests: usize| (requests * 16 / self.per_entry).max(1);
+        filling(room).min(filling(self.requests).max(LEAST_ENTRIES))
+    }
+
+    /// A read for so many entries has brought these, with so many requests and bytes.
+    pub(crate) fn note(&mut self, asked: usize, entries: usize, requests: usize, bytes: usize) {
+        if let Some(now) = (requests * 16).checked_div(entries) {
+            self.per_entry = ((self.per_entry * 7 + now) / 8).max(16);
+        }
         let most = if bytes < MUCH { MOST_COUNT } else { READ_COUNT };
-        self.requests = match filled {
-            true => (self.requests + LEAST_COUNT).min(most),
-            false => (self.requests * 3 / 4).max(LEAST_COUNT),
+        self.requests = if entries >= asked {
+            (self.requests + LEAST_COUNT).min(most)
+        } else {
+            (self.requests * 3 / 4).max(LEAST_COUNT)
         };
     }
 }
@@ -63,27 +60,37 @@ impl Appetite {
 mod tests {
     use super::*;
 
+    const PLENTY: usize = 10_000;
+
     #[test]
     fn reads_are_large_as_long_as_they_are_filled() {
-        let mut appetite = Appetite::new();
-        (0..10).for_each(|_| appetite.note(false, 100));
-        assert_eq!(appetite.requests, LEAST_COUNT);
-        (0..20).for_each(|_| appetite.note(true, 100));
-        assert_eq!(appetite.requests, MOST_COUNT);
-        appetite.note(true, MUCH);
-        assert_eq!(appetite.requests, READ_COUNT, "of large ones fewer");
+        let mut appetite = Appetite::new(1);
+        (0..10).for_each(|_| appetite.note(64, 1, 1, 100));
+        assert_eq!(appetite.entries(PLENTY), LEAST_COUNT);
+        (0..20).for_each(|_| appetite.note(64, 64, 64, 100));
+        assert_eq!(appetite.entries(PLENTY), MOST_COUNT);
+        appetite.note(64, 64, 64, MUCH);
+        assert_eq!(appetite.entries(PLENTY), READ_COUNT, "of large ones fewer");
     }
 
     #[test]
     fn room_for_requests_is_room_for_fewer_packs() {
-        let mut size = PackSize::new(1);
-        assert_eq!(PackSize::new(16).entries(20), 1);
-        assert_eq!(size.entries(10), 10);
-        (0..50).for_each(|_| size.note(64, 4));
-        assert!((1..=2).contains(&size.entries(20)), "{size:?}");
-        assert_eq!(size.entries(1), 1);
-        (0..50).for_each(|_| size.note(3, 3));
-        assert!(size.entries(10) >= 8, "{size:?}");
-        size.note(0, 0);
+        let mut appetite = Appetite::new(1);
+        assert_eq!(Appetite::new(16).entries(20), 1);
+        assert_eq!(appetite.entries(10), 10);
+        (0..50).for_each(|_| appetite.note(64, 4, 64, 100));
+        assert!((1..=2).contains(&appetite.entries(20)), "{appetite:?}");
+        assert_eq!(appetite.entries(1), 1);
+        (0..50).for_each(|_| appetite.note(64, 3, 3, 100));
+        assert!(appetite.entries(10) >= 8, "{appetite:?}");
+        appetite.note(64, 0, 0, 0);
+    }
+
+    #[test]
+    fn a_few_packs_are_read_at_once_however_full_they_are() {
+        let mut appetite = Appetite::new(64);
+        (0..50).for_each(|_| appetite.note(64, 1, 64, 100));
+        assert_eq!(appetite.entries(PLENTY), LEAST_ENTRIES);
+        assert_eq!(appetite.entries(2 * 64), 2, "but none without room");
     }
 }

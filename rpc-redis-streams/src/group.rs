@@ -14,7 +14,7 @@ use rpc_core::message::{Delivery, Origin};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::pending::Unfetched;
-use crate::appetite::{Appetite, PackSize};
+use crate::appetite::Appetite;
 use crate::claim::ALONE_POLL;
 use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
@@ -45,7 +45,6 @@ pub(crate) struct GroupReader {
     alone: Option<(EntryId, Instant)>,
     /// Whether others wait for that one to be settled.
     held_up: bool,
-    pack_size: PackSize,
     appetite: Appetite,
     unfetched: Unfetched,
     /// How many bytes were read since it was trimmed for them.
@@ -66,21 +65,19 @@ struct Ahead {
 
 impl GroupReader {
     pub(crate) fn new(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, connection: Connection) -> Self {
-        let max_pack = io.config.max_pack();
         Self {
-            io,
             endpoint,
             connection,
             // A consumer of this very name may have left something behind.
             look_at: VecDeque::from([Instant::now()]),
             alone: None,
             held_up: false,
-            pack_size: PackSize::new(max_pack),
-            appetite: Appetite::new(),
+            appetite: Appetite::new(io.config.max_pack()),
             unfetched: Unfetched::default(),
             untrimmed: 0,
             boundary: EntryId::ZERO,
             ahead: None,
+            io,
         }
     }
 
@@ -148,8 +145,7 @@ impl GroupReader {
                     self.note_read(bytes);
                     let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
-                    self.pack_size.note(requests, count);
-                    self.appetite.note(count >= asked, bytes);
+                    self.appetite.note(asked, count, requests, bytes);
                     if count >= asked.max(FULL) && room > requests {
                         self.read_ahead(room - requests).await;
                     }
@@ -189,8 +185,7 @@ impl GroupReader {
     /// What to ask for to fill `room`: the commands, the number of entries, and how long the answers may take.
     fn question(&self, room: usize) -> (Commands, usize, Duration) {
         let block = self.block();
-        // At least one: COUNT 0 would be no bound at all.
-        let count = self.pack_size.entries(room.min(self.appetite.requests));
+        let count = self.appetite.entries(room);
         let mut read = Commands::default();
         read.add(&self.command(count, block));
         read.add(&ask_boundary(&self.io.destination));
