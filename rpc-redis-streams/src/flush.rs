@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::Pipeline;
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
-use rpc_core::message::{Kind, Target};
+use rpc_core::message::{Kind, Request, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -15,11 +15,21 @@ use crate::outbox::Message;
 use crate::packing::Packing;
 use crate::report::{Fate, Report, is_passing};
 use crate::resp::{Commands, Value};
-use crate::settle::Transaction;
+use crate::settle::Settling;
+use crate::transaction::{self, Run};
 use crate::wire;
 
 /// How many entries the control stream keeps, about.
 const MAX_CONTROL: u64 = 10_000;
+
+/// How many entries of requests are added in one transaction at the most. Few go through Redis and worker in one go, which takes the
+/// least of everybody's time; of many, Redis is to add some while a worker runs others.
+const TOGETHER: usize = 16;
+
+/// Of how many messages the answers may be left lying at the most. With more than a few calls under way, whoever is woken for
+/// them finds something to do. Nor could it be told by their size, which is not quite known, whether an entry that was read has come
+/// behind those to many.
+const MAX_IDLE: usize = 16;
 
 /// How to write a flush.
 #[derive(Clone, Copy, Debug)]
@@ -30,14 +40,15 @@ pub(crate) struct Options {
     pub(crate) max_pack: usize,
     /// Whether the length of the stream is to be known after requests were added to it.
     pub(crate) asks_length: bool,
-    /// Whether each settlement is a transaction of its own: then one that Redis refuses does not take others along.
+    /// Whether each request and each settlement is written by itself: then one that Redis refuses does not take others along.
     pub(crate) divided: bool,
 }
 
 /// Messages and the commands that carry them.
 ///
-/// Requests are commands of their own, so that each succeeds or fails alone. All that settles deliveries is one
-/// transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the acknowledgements.
+/// All that settles deliveries is one transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the
+/// acknowledgements. Requests are transactions for another reason: the first one that is added ends the blocking read of a worker,
+/// which is to bring all of them.
 pub(crate) struct Flush {
     commands: Commands,
     /// In the order of their commands.
@@ -47,7 +58,9 @@ pub(crate) struct Flush {
     cancels: Cancels,
     /// The questions of others, and who wants the answers.
     questions: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>,
-    transactions: Vec<Transaction>,
+    settlings: Vec<Settling>,
+    /// How many entries of requests are added in one transaction at the most.
+    together: usize,
     /// Whether the length of the stream is asked for, between requests and settlements.
     asks_length: bool,
     /// The last request's sequence number.
@@ -62,7 +75,8 @@ impl Flush {
             signals: 0,
             cancels: Cancels::new(),
             questions: Vec::new(),
-            transactions: Vec::new(),
+            settlings: Vec::new(),
+            together: if options.divided { 1 } else { TOGETHER },
             asks_length: false,
             last_sequence: 0,
         };
@@ -102,21 +116,25 @@ impl Flush {
         }
         if options.divided {
             let each = settlements.into_iter().map(|settlement| vec![settlement]);
-            flush.transactions = each.map(|one| Transaction::add(one, to, &mut flush.commands)).collect();
+            flush.settlings = each.map(|one| Settling::add(one, to, &mut flush.commands)).collect();
         } else if !settlements.is_empty() {
-            flush.transactions = vec![Transaction::add(settlements, to, &mut flush.commands)];
+            flush.settlings = vec![Settling::add(settlements, to, &mut flush.commands)];
         }
         flush
     }
 
     fn add_requests(&mut self, to: &Destination, max_len: Option<u64>, now: Instant) {
-        let commands = &mut self.commands;
-        for (target, requests) in self.packing.iter() {
-            let message = wire::requests(to.session, requests, now);
-            match target {
-                Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
-                Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
-            }
+        let packs: Vec<_> = self.packing.iter().collect();
+        for packs in packs.chunks(self.together) {
+            transaction::add(&mut self.commands, packs.len(), |commands| {
+                for (target, requests) in packs {
+                    let message = wire::requests(to.session, *requests, now);
+                    match target {
+                        Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
+                        Target::Session(session) => add_entry(commands, &to.keys.inbox(*session), None, true, message),
+                    }
+                }
+            });
         }
         for _ in 0..self.signals {
             let message = wire::close(to.session);
@@ -156,28 +174,31 @@ impl Flush {
 
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
-        let settlements: usize = self.transactions.iter().map(Transaction::len).sum();
+        let settlements: usize = self.settlings.iter().map(Settling::len).sum();
         self.packing.len() + self.signals + self.cancels.len() + self.questions.len() + settlements
     }
 
-    /// How many bytes its answers have, if it is a single message and nobody waits for them: those to a call and to a reply tell
-    /// something only where Redis refuses them, and an error is longer.
+    /// How many bytes its answers have at the most, if they are few and nobody waits for them: those to a call and to a reply
+    /// tell something only where Redis refuses them, and an error is longer.
     pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
-        if self.len() != 1 || self.asks_length {
+        let others = self.signals + self.cancels.len() + self.questions.len() + usize::from(self.asks_length);
+        let settlements: usize = self.settlings.iter().map(Settling::len).sum();
+        let is_idle = |(target, pack): (Target, &[Request])| target == Target::Stream && pack[0].kind == Kind::Call;
+        if others > 0 || self.packing.requests() + settlements > MAX_IDLE || !self.packing.iter().all(is_idle) {
             return None;
         }
-        match (self.packing.iter().next(), &self.transactions[..]) {
-            (Some((Target::Stream, [call])), []) if call.kind == Kind::Call => Some(entry::ID_ANSWER_SIZE),
-            (None, [transaction]) => transaction.size_of_idle_answers(),
-            _ => None,
+        let mut size = transaction::size_of_answers(self.packing.len());
+        for settling in &self.settlings {
+            size += transaction::size_of_answers(settling.idle_commands()?);
         }
+        Some(size)
     }
 
     /// Reads the answers, one for each command.
     pub(crate) fn read(self, answers: Vec<Value>) -> Report {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
-        let packs: Vec<Value> = answers.by_ref().take(self.packing.len()).collect();
+        let packs = self.answers_to_packs(&mut answers);
         for (pack, target, request) in self.packing.into_requests() {
             match judge(packs.get(pack).unwrap_or(&Value::Nil), target) {
                 Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
@@ -186,8 +207,11 @@ impl Flush {
                 Err(Refusal::NotYet(why)) => {
                     report.demoted |= why.starts_with("READONLY");
                     report.trouble = Some(why);
-                    let again = Outgoing::Request { target, request };
-                    report.again.push(Message::Outgoing(again));
+                    report.again.push(again(target, request));
+                }
+                Err(Refusal::WithOthers) => {
+                    report.divide = true;
+                    report.again.push(again(target, request));
                 }
             }
         }
@@ -202,10 +226,26 @@ impl Flush {
         if self.asks_length {
             report.length = answers.next().as_ref().and_then(entry::number);
         }
-        for transaction in self.transactions {
-            transaction.read(&mut answers, &mut report);
+        for settling in self.settlings {
+            settling.read(&mut answers, &mut report);
         }
         report
+    }
+
+    /// The answer to each entry of requests.
+    fn answers_to_packs(&self, answers: &mut impl Iterator<Item = Value>) -> Vec<Value> {
+        let mut packs = Vec::with_capacity(self.packing.len());
+        for begin in (0..self.packing.len()).step_by(self.together) {
+            let count = self.together.min(self.packing.len() - begin);
+            match transaction::read(answers, count) {
+                Run::Together(answers) | Run::Apart { answers, .. } => packs.extend(answers),
+                Run::Refused { answers, why } => packs.extend(answers.into_iter().map(|answer| match answer {
+                    Value::Error(_) => answer,
+                    _ => Value::Error(why.clone()),
+                })),
+            }
+        }
+        packs
     }
 
     /// What to do after the connection broke before the answers came.
@@ -221,8 +261,7 @@ impl Flush {
                 let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
                 report.fates.push(fate);
             } else {
-                let again = Outgoing::Request { target, request };
-                report.again.push(Message::Outgoing(again));
+                report.again.push(again(target, request));
             }
         }
         let signals = (0..self.signals).map(|_| Message::Outgoing(Outgoing::SignalClose));
@@ -242,9 +281,13 @@ impl Flush {
         report.again.extend(asked);
         report
             .again
-            .extend(self.transactions.into_iter().flat_map(Transaction::into_settlements));
+            .extend(self.settlings.into_iter().flat_map(Settling::into_settlements));
         report
     }
+}
+
+fn again(target: Target, request: Request) -> Message {
+    Message::Outgoing(Outgoing::Request { target, request })
 }
 
 /// The calls of a flush that were given up, by where they went: those of one target share an entry.
@@ -255,6 +298,8 @@ enum Refusal {
     Final(SendFailure),
     /// It will, in a moment.
     NotYet(String),
+    /// It would have by itself.
+    WithOthers,
 }
 
 fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
@@ -269,7 +314,99 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
         // A caller can be told and come again; whoever settles has to wait.
         "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
         "MISCONF" | "NOREPLICAS" => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
+        "EXECABORT" => Refusal::WithOthers,
         _ if is_passing(code) => Refusal::NotYet(text),
         _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use rpc_core::{Codec, Headers, Payload, SessionId};
+
+    use super::*;
+    use crate::keys::Keys;
+
+    fn calls(count: u64) -> Vec<Message> {
+        let call = |sequence| Request {
+            sequence,
+            kind: Kind::Call,
+            method: "a.b".into(),
+            deadline: None,
+            attempt: 1,
+            headers: Headers::new(),
+            arguments: Payload {
+                codec: Codec::Json,
+                bytes: Bytes::from_static(b"[]"),
+            },
+            at_most_once: false,
+            packable: None,
+        };
+        (0..count)
+            .map(|sequence| again(Target::Stream, call(sequence)))
+            .collect()
+    }
+
+    fn flush(messages: Vec<Message>, divided: bool) -> Flush {
+        let to = Destination {
+            keys: Keys::new("calc"),
+            session: SessionId::generate(),
+            group: "workers".to_owned(),
+            consumer: "one".to_owned(),
+        };
+        let options = Options {
+            max_len: None,
+            max_pack: 1,
+            asks_length: false,
+            divided,
+        };
+        Flush::new(messages, &to, options, Instant::now())
+    }
+
+    fn sequences(messages: &[Message]) -> Vec<u64> {
+        let sequence = |message: &Message| match message {
+            Message::Outgoing(Outgoing::Request { request, .. }) => request.sequence,
+            other => panic!("{other:?}"),
+        };
+        messages.iter().map(sequence).collect()
+    }
+
+    #[test]
+    fn requests_are_added_together_a_few_at_a_time() {
+        let extra = |count, divided| flush(calls(count), divided).take_commands().len() as u64 - count;
+        assert_eq!(extra(1, false), 0);
+        assert_eq!(extra(TOGETHER as u64, false), 2);
+        assert_eq!(extra(2 * TOGETHER as u64, false), 4);
+        assert_eq!(extra(TOGETHER as u64 + 1, false), 2, "the last by itself");
+        assert_eq!(extra(TOGETHER as u64, true), 0);
+    }
+
+    #[test]
+    fn a_request_that_is_refused_takes_no_others_along() {
+        let status = |text: &'static str| Value::Status(text.into());
+        let error = |text: &str| Value::Error(text.to_owned());
+        let answers = vec![
+            status("OK"),
+            status("QUEUED"),
+            error("NOPERM for this one"),
+            status("QUEUED"),
+            error("EXECABORT Transaction discarded because of previous errors."),
+        ];
+        let report = flush(calls(3), false).read(answers);
+        assert!(matches!(
+            report.fates[..],
+            [Fate::Failed(1, _, SendFailure::NotSent(_))]
+        ));
+        assert_eq!(sequences(&report.again), [0, 2]);
+        assert!(report.divide);
+
+        let answers = vec![status("1-1"), error("OOM for this one"), status("1-2")];
+        let report = flush(calls(3), true).read(answers);
+        assert!(matches!(
+            report.fates[..],
+            [Fate::Failed(1, _, SendFailure::Overloaded(_))]
+        ));
+        assert!(report.again.is_empty() && !report.divide);
+    }
 }

@@ -55,6 +55,7 @@ mod shared;
 mod socket;
 mod subscription;
 mod takeover;
+mod transaction;
 mod trim;
 mod turns;
 mod wire;

@@ -62,6 +62,11 @@ impl Packing {
         self.packs.len()
     }
 
+    /// How many requests they have.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The packs, and where each goes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Target, &[Request])> {
         let mut rest = self.requests.as_slice();

@@ -22,7 +22,7 @@ pub(crate) struct Report {
     pub(crate) again: Vec<Message>,
     /// To be written again after a while: Redis refuses it for good.
     pub(crate) later: Vec<Message>,
-    /// Whether the next flush is to be divided, because Redis has refused settlements together.
+    /// Whether the next flush is to be divided, because Redis has refused some of it only together with others.
     pub(crate) divide: bool,
     /// Why.
     pub(crate) trouble: Option<String>,

@@ -14,22 +14,23 @@ use crate::dedupe;
 use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
-use crate::report::{Fate, Report, is_passing};
+use crate::report::{Fate, Report, code_of, is_passing};
 use crate::resp::{Commands, Value};
+use crate::transaction::{self, Run};
 use crate::wire;
 
 /// How many entries the dead-letter stream keeps, about.
 const MAX_DEAD: u64 = 10_000;
 
 /// Settlements that take effect together or not at all.
-pub(crate) struct Transaction {
+pub(crate) struct Settling {
     settlements: Vec<Message>,
-    /// How many commands it has, without MULTI and EXEC: first those of the dead letters, then those of the records, each
+    /// How many commands it has: first those of the dead letters, then those of the records, each
     /// in their order.
     commands: usize,
 }
 
-impl Transaction {
+impl Settling {
     /// Adds the commands of `settlements` to `commands`.
     pub(crate) fn add(settlements: Vec<Message>, to: &Destination, commands: &mut Commands) -> Self {
         let mut replies = Replies::new();
@@ -74,8 +75,7 @@ impl Transaction {
             }
         }
         let count = letters.len() + records.len() + replies.len() + usize::from(!acknowledged.is_empty());
-        if count > 0 {
-            commands.command("MULTI", 0);
+        transaction::add(commands, count, |commands| {
             for command in letters.iter().chain(&records) {
                 commands.add(command);
             }
@@ -91,8 +91,7 @@ impl Transaction {
                     commands.id(entry);
                 }
             }
-            commands.command("EXEC", 0);
-        }
+        });
         Self {
             settlements,
             commands: count,
@@ -103,21 +102,12 @@ impl Transaction {
         self.settlements.len()
     }
 
-    /// How many bytes the answers have, if it is of the most common kind: one reply and one acknowledgement.
-    pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
-        const OTHERS: usize = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n".len();
-        let is_common = |settlement: &Message| {
-            matches!(
-                settlement,
-                Message::Outgoing(Outgoing::Settle {
-                    reply: Some(_),
-                    acknowledge: Some(_),
-                    record: None,
-                    ..
-                })
-            )
-        };
-        matches!(&self.settlements[..], [only] if is_common(only)).then_some(OTHERS + entry::ID_ANSWER_SIZE)
+    /// How many commands it has, if nobody waits for the answers to them: those to a reply and to an acknowledgement tell
+    /// something only where Redis refuses them, or where the caller is gone. Not with more than one caller: their inboxes may all
+    /// be gone, and the answers that say so are much shorter than others.
+    pub(crate) fn idle_commands(&self) -> Option<usize> {
+        let is_idle = |settlement| letter_of(settlement).is_none() && record_of(settlement).is_none();
+        (self.commands <= 2 && self.settlements.iter().all(is_idle)).then_some(self.commands)
     }
 
     pub(crate) fn into_settlements(self) -> Vec<Message> {
@@ -126,22 +116,15 @@ impl Transaction {
 
     /// Reads the answers to its commands.
     pub(crate) fn read(self, answers: &mut impl Iterator<Item = Value>, report: &mut Report) {
-        if self.commands == 0 {
-            return;
-        }
-        // MULTI and the commands it queues; an error among these makes EXEC fail, and says why.
-        let queued: Vec<Value> = answers.take(1 + self.commands).collect();
-        let exec = answers.next();
-        match (queued.first().and_then(entry::error), exec) {
-            // An ACL without MULTI: the commands have been run one by one.
-            (Some(("NOPERM", why)), _) => {
-                self.executed(&queued[1..], report);
+        match transaction::read(answers, self.commands) {
+            Run::Together(results) => self.executed(&results, report),
+            Run::Apart { answers, why } => {
+                self.executed(&answers, report);
                 report.trouble = Some(format!("replies and acknowledgements are not written together: {why}"));
             }
-            (_, Some(Value::Array(results))) => self.executed(&results, report),
-            (_, refused) => {
-                let error = queued.iter().chain(&refused).find_map(entry::error);
-                let (code, why) = error.unwrap_or(("", "EXEC was not executed".to_owned()));
+            Run::Refused { answers, why } => {
+                let error = answers.iter().find_map(entry::error);
+                let (code, why) = error.unwrap_or_else(|| (code_of(&why), why.clone()));
                 self.refused(code, why, report);
             }
         }

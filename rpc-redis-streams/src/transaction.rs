@@ -59,10 +59,10 @@ pub(crate) fn read(answers: &mut impl Iterator<Item = Value>, count: usize) -> R
         (_, Some(Value::Array(answers))) => Run::Together(answers),
         (_, refused) => Run::Refused {
             answers: queued,
-            why: refused.as_ref().and_then(entry::error).map_or_else(
-                || "EXEC was not executed".to_owned(),
-                |(_, why)| why,
-            ),
+            why: refused
+                .as_ref()
+                .and_then(entry::error)
+                .map_or_else(|| "EXEC was not executed".to_owned(), |(_, why)| why),
         },
     }
 }
@@ -120,8 +120,30 @@ mod tests {
     }
 
     #[test]
+    fn the_size_of_the_answers_tells_whether_an_entry_follows() {
+        let id = |seq: u32| format!("${}\r\n1795279488616-{seq}\r\n", format!("1795279488616-{seq}").len());
+        let entry =
+            "*1\r\n*2\r\n$3\r\n{a}\r\n*1\r\n*2\r\n$15\r\n1795279488616-0\r\n*2\r\n$1\r\nm\r\n$40\r\n\r\n".len() + 40;
+        for seq in [0, 99, 900] {
+            assert!(id(seq).len() <= size_of_answers(1));
+            assert!("$-1\r\n".len() + entry > size_of_answers(1), "the inbox is gone");
+            let ids: String = (seq..seq + 16).map(id).collect();
+            let requests = format!("+OK\r\n{}*16\r\n{ids}", "+QUEUED\r\n".repeat(16)).len();
+            let settled = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n:1\r\n".len();
+            let size = size_of_answers(16) + size_of_answers(2);
+            assert!(requests + settled <= size);
+            assert!(requests + settled + entry > size);
+        }
+    }
+
+    #[test]
     fn without_multi_each_runs_by_itself() {
-        let answers = [error("NOPERM no MULTI"), Value::Int(1), error("OOM no"), error("ERR EXEC")];
+        let answers = [
+            error("NOPERM no MULTI"),
+            Value::Int(1),
+            error("OOM no"),
+            error("ERR EXEC"),
+        ];
         let apart = Run::Apart {
             answers: vec![Value::Int(1), error("OOM no")],
             why: "NOPERM no MULTI".to_owned(),

@@ -60,7 +60,7 @@ pub(crate) struct Writer {
     /// Of a work queue.
     backlog: Option<Backlog>,
     mailbox: Mailbox,
-    /// Whether settlements are to be written one by one, because Redis has refused them together.
+    /// Whether requests and settlements are to be written one by one, because Redis has refused them together.
     divided: bool,
     /// What Redis refuses for good.
     parked: Vec<Message>,

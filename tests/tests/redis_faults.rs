@@ -417,6 +417,45 @@ async fn a_refusal_of_redis_is_not_read_as_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_multi_calls_are_made_and_answered_all_the_same() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        server.command(&["ACL", "SETUSER", "default", "-multi"]).await;
+        for mode in [Mode::Group, Mode::Broadcast] {
+            let worker = serve(&server, mode, &Gate::new()).await;
+            let channel = client(&server, mode).await;
+            let echo = EchoClient::new(&channel);
+            let calls: Vec<_> = (0..100).map(|n| tokio::spawn(echo.echo(n.to_string()))).collect();
+            for (n, call) in calls.into_iter().enumerate() {
+                assert_eq!(call.await.unwrap().unwrap(), n.to_string());
+            }
+            worker.close().await;
+            server.command(&["FLUSHALL"]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_calls_made_together_each_is_told_that_redis_is_out_of_memory() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let channel = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&channel);
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        let calls: Vec<_> = (0..50).map(|n| tokio::spawn(echo.echo(n.to_string()))).collect();
+        for call in calls {
+            let ended = within(SOON, call).await.unwrap();
+            assert!(matches!(ended, Err(CallError::Overloaded { .. })), "{ended:?}");
+        }
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        assert_eq!(echo.echo("again".to_owned()).await.unwrap(), "again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_can_be_closed_while_redis_is_down() {
     within(LIMIT, async {
         let mut server = RedisServer::start().await;
