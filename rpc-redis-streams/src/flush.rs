@@ -22,9 +22,9 @@ use crate::wire;
 /// How many entries the control stream keeps, about.
 const MAX_CONTROL: u64 = 10_000;
 
-/// How many entries of requests are added in one transaction at the most. Few go through Redis and worker in one go, which takes the
-/// least of everybody's time; of many, Redis is to add some while a worker runs others.
-const TOGETHER: usize = 16;
+/// How many requests are added in one transaction at the most. Few go through Redis and worker in one go, which takes the least of
+/// everybody's time; of many, Redis is to add some while a worker runs others.
+const TOGETHER: usize = 256;
 
 /// Of how many messages the answers may be left lying at the most. With more than a few calls under way, whoever is woken for
 /// them finds something to do. Nor could it be told by their size, which is not quite known, whether an entry that was read has come
@@ -59,8 +59,8 @@ pub(crate) struct Flush {
     /// The questions of others, and who wants the answers.
     questions: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>,
     settlings: Vec<Settling>,
-    /// How many entries of requests are added in one transaction at the most.
-    together: usize,
+    /// How many entries of requests each of their transactions adds.
+    together: Vec<usize>,
     /// Whether the length of the stream is asked for, between requests and settlements.
     asks_length: bool,
     /// The last request's sequence number.
@@ -76,7 +76,7 @@ impl Flush {
             cancels: Cancels::new(),
             questions: Vec::new(),
             settlings: Vec::new(),
-            together: if options.divided { 1 } else { TOGETHER },
+            together: Vec::new(),
             asks_length: false,
             last_sequence: 0,
         };
@@ -108,6 +108,7 @@ impl Flush {
                 settlement => settlements.push(settlement),
             }
         }
+        flush.together = divide(&flush.packing, if options.divided { 1 } else { TOGETHER });
         flush.add_requests(to, options.max_len, now);
         flush.add_cancels(to, now);
         flush.add_questions();
@@ -124,14 +125,14 @@ impl Flush {
     }
 
     fn add_requests(&mut self, to: &Destination, max_len: Option<u64>, now: Instant) {
-        let packs: Vec<_> = self.packing.iter().collect();
-        for packs in packs.chunks(self.together) {
-            transaction::add(&mut self.commands, packs.len(), |commands| {
-                for (target, requests) in packs {
-                    let message = wire::requests(to.session, *requests, now);
+        let mut packs = self.packing.iter();
+        for count in &self.together {
+            transaction::add(&mut self.commands, *count, |commands| {
+                for (target, requests) in packs.by_ref().take(*count) {
+                    let message = wire::requests(to.session, requests, now);
                     match target {
                         Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
-                        Target::Session(session) => add_entry(commands, &to.keys.inbox(*session), None, true, message),
+                        Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
                     }
                 }
             });
@@ -235,9 +236,8 @@ impl Flush {
     /// The answer to each entry of requests.
     fn answers_to_packs(&self, answers: &mut impl Iterator<Item = Value>) -> Vec<Value> {
         let mut packs = Vec::with_capacity(self.packing.len());
-        for begin in (0..self.packing.len()).step_by(self.together) {
-            let count = self.together.min(self.packing.len() - begin);
-            match transaction::read(answers, count) {
+        for count in &self.together {
+            match transaction::read(answers, *count) {
                 Run::Together(answers) | Run::Apart { answers, .. } => packs.extend(answers),
                 Run::Refused { answers, why } => packs.extend(answers.into_iter().map(|answer| match answer {
                     Value::Error(_) => answer,
@@ -284,6 +284,23 @@ impl Flush {
             .extend(self.settlings.into_iter().flat_map(Settling::into_settlements));
         report
     }
+}
+
+/// How many entries go together, in their order, so that each lot has at most `most` requests or is a single one.
+fn divide(packing: &Packing, most: usize) -> Vec<usize> {
+    let mut lots = Vec::new();
+    let mut room = 0;
+    for (_, pack) in packing.iter() {
+        match lots.last_mut() {
+            Some(lot) if pack.len() <= room => *lot += 1,
+            _ => {
+                lots.push(1);
+                room = most;
+            }
+        }
+        room = room.saturating_sub(pack.len());
+    }
+    lots
 }
 
 fn again(target: Target, request: Request) -> Message {
@@ -373,13 +390,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_added_together_a_few_at_a_time() {
+    fn requests_are_added_together_but_not_too_many() {
+        let most = TOGETHER as u64;
         let extra = |count, divided| flush(calls(count), divided).take_commands().len() as u64 - count;
         assert_eq!(extra(1, false), 0);
-        assert_eq!(extra(TOGETHER as u64, false), 2);
-        assert_eq!(extra(2 * TOGETHER as u64, false), 4);
-        assert_eq!(extra(TOGETHER as u64 + 1, false), 2, "the last by itself");
-        assert_eq!(extra(TOGETHER as u64, true), 0);
+        assert_eq!(extra(most, false), 2);
+        assert_eq!(extra(2 * most, false), 4);
+        assert_eq!(extra(most + 1, false), 2, "the last by itself");
+        assert_eq!(extra(most, true), 0);
     }
 
     #[test]
