@@ -339,26 +339,16 @@ fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use rpc_core::{Codec, Headers, Payload, SessionId};
+    use rpc_core::SessionId;
 
     use super::*;
     use crate::keys::Keys;
+    use crate::packing::tests::request;
 
     fn calls(count: u64) -> Vec<Message> {
         let call = |sequence| Request {
             sequence,
-            kind: Kind::Call,
-            method: "a.b".into(),
-            deadline: None,
-            attempt: 1,
-            headers: Headers::new(),
-            arguments: Payload {
-                codec: Codec::Json,
-                bytes: Bytes::from_static(b"[]"),
-            },
-            at_most_once: false,
-            packable: None,
+            ..request(None, 2)
         };
         (0..count)
             .map(|sequence| again(Target::Stream, call(sequence)))

@@ -88,14 +88,14 @@ impl Packing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use rpc_core::message::Kind;
     use rpc_core::{Codec, Headers, Payload, SessionId};
 
     use super::*;
 
-    fn request(packable: Option<Duration>, bytes: usize) -> Request {
+    pub(crate) fn request(packable: Option<Duration>, bytes: usize) -> Request {
         Request {
             sequence: 1,
             kind: Kind::Call,
