@@ -48,8 +48,9 @@ pub(crate) fn read(answers: &mut impl Iterator<Item = Value>, count: usize) -> R
     if count < 2 {
         let alone: Vec<Value> = answers.take(count).collect();
         return match alone.first().and_then(entry::error) {
+            // What a command finds only when it is run is its answer, as it is within a transaction.
+            None | Some(("WRONGTYPE", _)) => Run::Together(alone),
             Some((_, why)) => Run::Refused { answers: alone, why },
-            None => Run::Together(alone),
         };
     }
     let multi = answers.next();
@@ -94,6 +95,8 @@ mod tests {
         };
         assert_eq!(read(&mut answers, 1), refused);
         assert_eq!(read(&mut answers, 0), Run::Together(Vec::new()));
+        let found = vec![error("WRONGTYPE no")];
+        assert_eq!(read(&mut found.clone().into_iter(), 1), Run::Together(found));
         assert_eq!(answers.len(), 1, "what follows is left");
     }
 
