@@ -8,8 +8,8 @@ use rpc_core::message::{Request, Target};
 /// How much work a pack holds at the most: it goes to one worker, whose neighbours may be idle.
 const MAX_WORK: Duration = Duration::from_micros(200);
 
-/// How many bytes of arguments a pack holds at the most: for large ones an entry costs nothing in comparison.
-const MAX_BYTES: usize = 4 << 10;
+/// How many bytes of arguments a pack holds at the most: from there on the bytes cost Redis more than the entry.
+const MAX_BYTES: usize = 64 << 10;
 
 /// Requests in their order, put together as they come.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ pub(crate) mod tests {
     fn a_pack_holds_little_work_and_few_bytes() {
         assert_eq!(sizes(16, calls(5, Duration::from_micros(90), 10)), [2, 2, 1]);
         assert_eq!(sizes(16, calls(3, Duration::from_millis(1), 10)), [1, 1, 1]);
-        assert_eq!(sizes(16, calls(5, FAST, 2 << 10)), [2, 2, 1]);
+        assert_eq!(sizes(16, calls(5, FAST, 32 << 10)), [2, 2, 1]);
         assert_eq!(sizes(16, calls(2, FAST, 1 << 20)), [1, 1]);
     }
 
