@@ -98,17 +98,19 @@ fn wire_encode_replies(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench(args = PACKS)]
 fn wire_decode_requests(bencher: Bencher<'_, '_>, count: usize) {
     let value = Bytes::from(wire::requests(SessionId::generate(), &requests(count), Instant::now()));
+    let written = wire::Written::now();
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| wire::decode([(wire::FIELD, black_box(&value).clone())]));
+        .bench(|| wire::decode([(wire::FIELD, black_box(&value).clone())], written));
 }
 
 #[divan::bench(args = PACKS)]
 fn wire_decode_replies(bencher: Bencher<'_, '_>, count: usize) {
     let value = Bytes::from(wire::replies(SessionId::generate(), Codec::Json, &replies(count)));
+    let written = wire::Written::now();
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| wire::decode([(wire::FIELD, black_box(&value).clone())]));
+        .bench(|| wire::decode([(wire::FIELD, black_box(&value).clone())], written));
 }
 
 /// With room, a push and a pop; full, a push that drops the oldest.

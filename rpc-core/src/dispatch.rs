@@ -138,11 +138,17 @@ impl Dispatcher {
     }
 
     /// Takes what arrived: runs it, queues it, or settles it.
-    pub(crate) fn deliver(self: &Arc<Self>, delivery: Delivery) {
-        if delivery.origin == Origin::Group && !self.settlements.take(delivery.entry, delivery.requests.len()) {
-            return;
-        }
+    pub(crate) fn deliver(self: &Arc<Self>, deliveries: Vec<Delivery>) {
         let mut now = Instant::now();
+        for delivery in deliveries {
+            if delivery.origin != Origin::Group || self.settlements.take(delivery.entry, delivery.requests.len()) {
+                now = self.take(delivery, now);
+            }
+        }
+    }
+
+    /// Takes a delivery at `now`; returns the time when that is done.
+    fn take(self: &Arc<Self>, delivery: Delivery, mut now: Instant) -> Instant {
         for (index, request) in delivery.requests.into_iter().enumerate() {
             let slot = Slot {
                 entry: delivery.entry,
@@ -164,6 +170,7 @@ impl Dispatcher {
                 }
             }
         }
+        now
     }
 
     fn admit(&self, slot: Slot, request: Request, forgotten: bool, now: Instant) -> Admitted {

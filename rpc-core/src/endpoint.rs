@@ -20,8 +20,8 @@ impl Endpoint for Shared {
         self.dispatcher.room().await
     }
 
-    fn deliver(&self, delivery: Delivery) {
-        self.dispatcher.deliver(delivery);
+    fn deliver(&self, deliveries: Vec<Delivery>) {
+        self.dispatcher.deliver(deliveries);
     }
 
     fn reply(&self, from: SessionId, replies: Vec<Reply>) {

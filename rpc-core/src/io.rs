@@ -71,8 +71,8 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     /// Only deliveries of a group need room: the others make room by dropping the oldest.
     async fn room(&self) -> usize;
 
-    /// Requests have arrived.
-    fn deliver(&self, delivery: Delivery);
+    /// Requests have arrived, the oldest first.
+    fn deliver(&self, deliveries: Vec<Delivery>);
 
     /// Replies of the channel with session `from` have arrived. Late and repeated ones are counted and ignored.
     fn reply(&self, from: SessionId, replies: Vec<Reply>);

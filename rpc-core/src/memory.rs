@@ -168,7 +168,7 @@ impl MemoryIo {
                 if member.draining {
                     return Err(SendFailure::Overloaded("the session is closing".to_owned()));
                 }
-                member.endpoint.deliver(delivery);
+                member.endpoint.deliver(vec![delivery]);
             }
             (Target::Stream, Mode::Broadcast) => {
                 delivery.origin = Origin::Broadcast;
@@ -180,7 +180,7 @@ impl MemoryIo {
                     .collect();
                 drop(state);
                 for subscriber in subscribers {
-                    subscriber.endpoint.deliver(delivery.clone());
+                    subscriber.endpoint.deliver(vec![delivery.clone()]);
                 }
             }
             (Target::Stream, Mode::Group) => {
@@ -237,7 +237,7 @@ async fn work(group: Group, endpoint: Arc<dyn Endpoint>) {
                 break;
             };
             left = left.saturating_sub(delivery.requests.len());
-            endpoint.deliver(delivery);
+            endpoint.deliver(vec![delivery]);
         }
         // A worker that has taken something may have no room any more, and is not to wait for more before it has.
         if left == room {

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rpc_core::EntryId;
+use tokio::time;
+
+use crate::wire::Written;
 
 /// Redis's time, kept by a monotonic local clock between two looks at it.
 #[derive(Clone, Debug)]
@@ -33,12 +36,35 @@ impl Clock {
 
     /// Milliseconds since 1970 on Redis's clock.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.origin_ms.load(Ordering::Relaxed) + millis(self.started.elapsed())
+        self.at(Instant::now())
     }
 
-    /// How long ago `entry` was written.
-    pub(crate) fn age(&self, entry: EntryId) -> Duration {
-        age(entry.ms, self.now_ms())
+    fn at(&self, here: Instant) -> u64 {
+        let since_start = here.saturating_duration_since(self.started);
+        self.origin_ms.load(Ordering::Relaxed) + millis(since_start)
+    }
+
+    /// This moment, here and there.
+    pub(crate) fn moment(&self) -> Moment {
+        let here = time::Instant::now();
+        Moment {
+            here,
+            redis_ms: self.at(here.into_std()),
+        }
+    }
+}
+
+/// A moment on both clocks: one look at them is enough for all entries that were read together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    here: time::Instant,
+    redis_ms: u64,
+}
+
+impl Moment {
+    /// When `entry` was written.
+    pub(crate) fn written(self, entry: EntryId) -> Written {
+        Written::before(self.here, age(entry.ms, self.redis_ms))
     }
 }
 

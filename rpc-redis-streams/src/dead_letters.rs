@@ -4,14 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rpc_core::EntryId;
-use rpc_core::message::Request;
 use tokio::time::Instant;
 
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inspect::{EntryContent, content};
 use crate::io::RedisStreamsIo;
-use crate::wire::{self, Decoded, WireRequest};
+use crate::wire::{self, Decoded, Written};
 
 /// How many fields of ours stand before the original's: `reason`, `entry`, `consumer` and `attempts`.
 const OWN_FIELDS: usize = 4;
@@ -110,18 +109,15 @@ const REQUEUE: &str = "\
 
 /// The requests of a letter, as if they had never been tried; `None` if it cannot be read, and is to be sent as it is.
 fn anew(fields: &[(Bytes, Bytes)]) -> Option<Vec<u8>> {
-    let Ok(Decoded::Requests { caller, requests }) = wire::decode(fields.iter().cloned()) else {
+    let now = Instant::now();
+    let written = Written::before(now, Duration::ZERO);
+    let Ok(Decoded::Requests { caller, mut requests }) = wire::decode(fields.iter().cloned(), written) else {
         return None;
     };
-    let now = Instant::now();
-    let requests: Vec<Request> = requests
-        .into_iter()
-        .map(|WireRequest { mut request, ttl }| {
-            request.attempt = 1;
-            request.deadline = ttl.filter(|ttl| !ttl.is_zero()).and_then(|ttl| now.checked_add(ttl));
-            request
-        })
-        .collect();
+    for request in &mut requests {
+        request.attempt = 1;
+        request.deadline = request.deadline.filter(|deadline| *deadline > now);
+    }
     Some(wire::requests(caller, &requests, now).into())
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::destination::Destination;
 use crate::error::RedisStreamsError;
 use crate::resp::Value;
-use crate::wire::{self, Decoded};
+use crate::wire::{self, Decoded, Written};
 
 /// No key is kept longer.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -78,7 +78,7 @@ pub(crate) fn read(answer: Value) -> Result<Claim, RedisStreamsError> {
     match answer {
         Value::Nil => Ok(Claim::Taken),
         Value::Int(1) => Ok(Claim::Granted),
-        Value::Bulk(reply) => match wire::decode([(wire::FIELD, reply)]) {
+        Value::Bulk(reply) => match wire::decode([(wire::FIELD, reply)], Written::now()) {
             Ok(Decoded::Replies { mut replies, .. }) if replies.len() == 1 => {
                 Ok(Claim::Done(replies.remove(0).outcome))
             }

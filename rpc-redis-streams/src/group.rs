@@ -20,7 +20,7 @@ use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
-use crate::inbound::{self, History};
+use crate::inbound::{History, Inbound};
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::turns::let_others_run;
@@ -143,15 +143,13 @@ impl GroupReader {
                     let count = entries.len();
                     let bytes = entry::size(&entries);
                     self.note_read(bytes);
-                    let deliveries: Vec<_> = entries.into_iter().filter_map(|entry| self.open(entry, 1)).collect();
+                    let deliveries = self.open(entries, 1);
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.appetite.note(asked, count, requests, bytes);
                     if count >= asked.max(FULL) && room > requests {
                         self.read_ahead(room - requests).await;
                     }
-                    deliveries
-                        .into_iter()
-                        .for_each(|delivery| self.endpoint.deliver(delivery));
+                    self.endpoint.deliver(deliveries);
                 }
             }
             Err(broken) => {
@@ -226,16 +224,18 @@ impl GroupReader {
         command
     }
 
-    fn open(&self, entry: Entry, deliveries: u32) -> Option<Delivery> {
-        let history = self.history(entry.id, deliveries);
-        inbound::from_stream(&self.io, &*self.endpoint, entry, Origin::Group, history)
+    fn open(&self, entries: Vec<Entry>, deliveries: u32) -> Vec<Delivery> {
+        let inbound = Inbound::now(&self.io, &self.endpoint);
+        let open = |entry: Entry| {
+            let history = self.history(entry.id, deliveries);
+            inbound.stream_entry(entry, Origin::Group, history)
+        };
+        entries.into_iter().filter_map(open).collect()
     }
 
     /// Hands an entry to the channel.
     fn deliver(&self, entry: Entry, deliveries: u32) {
-        if let Some(delivery) = self.open(entry, deliveries) {
-            self.endpoint.deliver(delivery);
-        }
+        self.endpoint.deliver(self.open(vec![entry], deliveries));
     }
 
     fn history(&self, entry: EntryId, deliveries: u32) -> History {

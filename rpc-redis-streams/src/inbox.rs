@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
-use crate::inbound::{self, History};
+use crate::inbound::{History, Inbound};
 use crate::mailbox::trim_inbox;
 use crate::resp::{Commands, Value};
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
@@ -97,8 +97,9 @@ impl InboxReader {
                 break;
             };
             from = last.id.next();
+            let inbound = Inbound::now(&self.io, &self.endpoint);
             for entry in entries {
-                inbound::from_control(&self.io, &self.endpoint, entry, self.opened);
+                inbound.control_entry(entry, self.opened);
             }
         }
         Ok(())
@@ -182,7 +183,8 @@ impl InboxReader {
     }
 
     fn take(&mut self, answer: Value) {
-        let (io, endpoint) = (&*self.io, &*self.endpoint);
+        let io = &*self.io;
+        let inbound = Inbound::now(io, &self.endpoint);
         let _delivering = io.delivering.lock();
         for (key, entries) in entry::streams(answer) {
             let Some(last) = entries.last().map(|entry| entry.id) else {
@@ -193,22 +195,18 @@ impl InboxReader {
                     stream.read(entries.len(), last);
                 }
                 if !io.draining.is_cancelled() {
-                    for entry in entries {
-                        let delivery = inbound::from_stream(io, endpoint, entry, Origin::Broadcast, History::NONE);
-                        delivery.into_iter().for_each(|delivery| endpoint.deliver(delivery));
-                    }
+                    let open = |entry| inbound.stream_entry(entry, Origin::Broadcast, History::NONE);
+                    self.endpoint.deliver(entries.into_iter().filter_map(open).collect());
                 }
             } else if key == io.destination.keys.control.as_bytes() {
                 self.control = Some(last);
                 entries
                     .into_iter()
-                    .for_each(|entry| inbound::from_control(io, &self.endpoint, entry, self.opened));
+                    .for_each(|entry| inbound.control_entry(entry, self.opened));
             } else {
                 io.inbox_cursor.set(last);
                 self.untrimmed += entry::size(&entries);
-                entries
-                    .into_iter()
-                    .for_each(|entry| inbound::from_inbox(io, endpoint, entry));
+                entries.into_iter().for_each(|entry| inbound.inbox_entry(entry));
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::groups::GroupState;
 use crate::io::RedisStreamsIo;
 use crate::registry::count_live;
 use crate::resp::Value;
-use crate::wire::{self, Decoded};
+use crate::wire::{self, Decoded, Written};
 
 /// The state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,12 +287,12 @@ fn consumer_info(consumer: Value) -> Option<ConsumerInfo> {
 
 pub(crate) fn content(fields: impl IntoIterator<Item = (bytes::Bytes, bytes::Bytes)>) -> EntryContent {
     let unreadable = |reason: String| EntryContent::Unreadable { reason };
-    match wire::decode(fields) {
+    match wire::decode(fields, Written::now()) {
         Ok(Decoded::Requests { caller, requests }) => EntryContent::Requests {
             caller,
             requests: requests
                 .into_iter()
-                .map(|wire::WireRequest { request, .. }| RequestSummary {
+                .map(|request| RequestSummary {
                     sequence: request.sequence,
                     kind: request.kind,
                     method: request.method.into(),

@@ -6,10 +6,10 @@ use rpc_core::SessionId;
 use rpc_core::message::{Kind, MAX_HEADERS, Request};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::Moment;
 use crate::destination::Destination;
 use crate::entry::Entry;
-use crate::inbound::{History, received};
+use crate::inbound::History;
 use crate::wire::{self, Decoded};
 
 /// The header that names the only group an entry is for. Every group of a stream reads what one of them splits, and the
@@ -40,14 +40,14 @@ pub(crate) struct Pack {
 impl Pack {
     /// The pack in an entry; gives the entry back if it is none, or if it is delivered for the first time: then it runs as it
     /// is.
-    pub(crate) fn open(entry: Entry, history: History, clock: &Clock) -> Result<Self, Entry> {
+    pub(crate) fn open(entry: Entry, history: History, moment: Moment) -> Result<Self, Entry> {
         if history.deliveries < 2 {
             return Err(entry);
         }
         // Payloads are slices, not copies.
-        match wire::decode(entry.fields.clone()) {
-            Ok(Decoded::Requests { caller, requests }) if requests.len() > 1 => {
-                let mut requests = received(requests, entry.id, history, clock);
+        match wire::decode(entry.fields.clone(), moment.written(entry.id)) {
+            Ok(Decoded::Requests { caller, mut requests }) if requests.len() > 1 => {
+                history.apply(&mut requests);
                 let all = requests.len();
                 let now = Instant::now();
                 // An expired notification becomes a dead letter, when it is read.
@@ -97,6 +97,7 @@ mod tests {
     use rpc_core::EntryId;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::keys::Keys;
 
     const PACK: &str = "\
@@ -122,24 +123,24 @@ call 01930000-0000-7000-8000-0000000000aa json
     }
 
     /// A second after the entry was written.
-    fn clock() -> Clock {
+    fn later() -> Moment {
         let clock = Clock::new();
         clock.set(11_000, StdInstant::now());
-        clock
+        clock.moment()
     }
 
     #[test]
     fn what_is_split_is_delivered_again_and_carries_several() {
         let single = "call 01930000-0000-7000-8000-0000000000aa json\n2 calc.add - 1 0 5\n[2,3]\n";
-        assert!(Pack::open(entry(single), AGAIN, &clock()).is_err());
-        assert!(Pack::open(entry("garbage"), AGAIN, &clock()).is_err());
-        assert!(Pack::open(entry(PACK), History::NONE, &clock()).is_err());
-        assert!(Pack::open(entry(PACK), AGAIN, &clock()).is_ok());
+        assert!(Pack::open(entry(single), AGAIN, later()).is_err());
+        assert!(Pack::open(entry("garbage"), AGAIN, later()).is_err());
+        assert!(Pack::open(entry(PACK), History::NONE, later()).is_err());
+        assert!(Pack::open(entry(PACK), AGAIN, later()).is_ok());
     }
 
     #[test]
     fn each_request_keeps_its_caller_its_deadline_and_its_attempts() {
-        let mut pack = Pack::open(entry(PACK), AGAIN, &clock()).unwrap();
+        let mut pack = Pack::open(entry(PACK), AGAIN, later()).unwrap();
         assert_eq!(pack.expired, 1);
         let to = Destination {
             keys: Keys::new("calc"),
@@ -166,7 +167,7 @@ call 01930000-0000-7000-8000-0000000000aa json
     #[test]
     fn an_expired_notification_is_kept() {
         let notes = "notify 01930000-0000-7000-8000-0000000000aa json\n1 a.b 5 1 0 2\n[]\n2 a.b - 1 0 2\n[]\n";
-        let pack = Pack::open(entry(notes), AGAIN, &clock()).unwrap();
+        let pack = Pack::open(entry(notes), AGAIN, later()).unwrap();
         assert_eq!((pack.requests.len(), pack.expired), (2, 0));
         assert!(pack.requests[0].is_expired(Instant::now() + Duration::from_millis(1)));
     }

@@ -40,7 +40,7 @@ impl Worker {
     }
 
     fn deliver(&self, sequence: u64, method: &'static str, time_left: Option<Duration>) {
-        self.dispatcher.deliver(Delivery {
+        self.dispatcher.deliver(vec![Delivery {
             entry: EntryId { ms: sequence, seq: 0 },
             origin: Origin::Group,
             caller: SessionId::generate(),
@@ -60,7 +60,7 @@ impl Worker {
                 packable: None,
             }],
             forgotten: false,
-        });
+        }]);
     }
 
     fn runs(&self) -> u32 {

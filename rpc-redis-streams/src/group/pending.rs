@@ -143,7 +143,7 @@ impl GroupReader {
             return Err(entry);
         }
         let history = self.history(entry.id, deliveries);
-        Pack::open(entry, history, &self.io.clock)
+        Pack::open(entry, history, self.io.clock.moment())
     }
 
     async fn split(&mut self, mut pack: Pack) -> Result<(), RedisStreamsError> {

@@ -15,8 +15,8 @@ use rpc_core::{Codec, Headers, Payload, SessionId};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 
 use super::{
-    Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK,
-    WireRequest, unknown_codec,
+    Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK, Written,
+    unknown_codec,
 };
 
 /// How much of what was found instead is shown.
@@ -25,8 +25,11 @@ const SHOWN: usize = 40;
 /// The longest status: room for the names of faults to come.
 const MAX_STATUS: usize = 64;
 
-/// Reads an entry; payloads are slices of the field's value.
-pub(crate) fn decode<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Bytes)>) -> Result<Decoded, Malformed> {
+/// Reads an entry that was `written` some time ago; payloads are slices of the field's value.
+pub(crate) fn decode<N: AsRef<[u8]>>(
+    fields: impl IntoIterator<Item = (N, Bytes)>,
+    written: Written,
+) -> Result<Decoded, Malformed> {
     let (mut ours, mut others) = (None, 0);
     for (name, value) in fields {
         if ours.is_none() && name.as_ref() == FIELD.as_bytes() {
@@ -40,7 +43,11 @@ pub(crate) fn decode<N: AsRef<[u8]>>(fields: impl IntoIterator<Item = (N, Bytes)
         return Err(Malformed::MoreFields(others));
     }
 
-    let mut cursor = Cursor { value: &value, at: 0 };
+    let mut cursor = Cursor {
+        value: &value,
+        at: 0,
+        written,
+    };
     let line = cursor.line("the head")?;
     let [kind, session, codec] = words(line, "the head")?;
     let kind = EntryKind::ALL
@@ -90,7 +97,7 @@ fn decode_requests(mut cursor: Cursor<'_>, kind: Kind, caller: SessionId, codec:
         }));
     }
     if known.is_none() {
-        let sequences = requests.iter().map(|request| request.request.sequence);
+        let sequences = requests.iter().map(|request| request.sequence);
         return Err(Malformed::UnknownCodec {
             codec: shown(codec),
             caller,
@@ -100,12 +107,12 @@ fn decode_requests(mut cursor: Cursor<'_>, kind: Kind, caller: SessionId, codec:
     Ok(Decoded::Requests { caller, requests })
 }
 
-fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<WireRequest, Malformed> {
+fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<Request, Malformed> {
     let line = cursor.line("the first line of a request")?;
     let [sequence, method, ttl, attempt, headers_len, arguments_len] = words(line, "the first line of a request")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
     let method = method_name(cursor.value.slice_ref(method))?;
-    let ttl = time_to_live(ttl)?;
+    let deadline = cursor.written.deadline(time_to_live(ttl)?);
     let attempt = u32::try_from(number("the attempt", attempt, 1, u32::MAX.into())?).unwrap_or(u32::MAX);
     let headers_len = number("the length of the headers", headers_len, 0, u64::MAX)?;
     let arguments_len = number("the length of the arguments", arguments_len, 0, u64::MAX)?;
@@ -113,22 +120,19 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<W
     let headers = cursor.take(headers_len, "the headers")?;
     let arguments = cursor.take(arguments_len, "the arguments")?;
     cursor.line_break("a request")?;
-    Ok(WireRequest {
-        request: Request {
-            sequence,
-            kind,
-            method,
-            deadline: None,
-            attempt,
-            at_most_once: false,
-            packable: None,
-            headers: decode_headers(&headers)?,
-            arguments: Payload {
-                codec,
-                bytes: arguments,
-            },
+    Ok(Request {
+        sequence,
+        kind,
+        method,
+        deadline,
+        attempt,
+        at_most_once: false,
+        packable: None,
+        headers: decode_headers(&headers)?,
+        arguments: Payload {
+            codec,
+            bytes: arguments,
         },
-        ttl,
     })
 }
 
@@ -143,7 +147,8 @@ fn decode_cancel(mut cursor: Cursor<'_>, caller: SessionId) -> Result<Decoded, M
     let mut calls = Vec::new();
     while !cursor.rest().is_empty() {
         let [sequence, ttl] = words(cursor.line("a line of a cancel entry")?, "a line of a cancel entry")?;
-        calls.push((number("the sequence", sequence, 0, u64::MAX)?, time_to_live(ttl)?));
+        let deadline = cursor.written.deadline(time_to_live(ttl)?);
+        calls.push((number("the sequence", sequence, 0, u64::MAX)?, deadline));
     }
     if calls.is_empty() {
         return Err(Malformed::Empty(EntryKind::Cancel.name()));
@@ -233,10 +238,11 @@ impl<'de> Visitor<'de> for HeadersVisitor {
     }
 }
 
-/// How far the value has been read.
+/// How far the value has been read, and when it was written.
 struct Cursor<'a> {
     value: &'a Bytes,
     at: usize,
+    written: Written,
 }
 
 impl<'a> Cursor<'a> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use rpc_core::message::{Reply, Request};
 use rpc_core::{Codec, SessionId};
+use tokio::time::Instant;
 
 pub(crate) use decode::decode;
 pub(crate) use encode::{cancel, close, codec_of, hello, replies, requests};
@@ -119,7 +120,7 @@ pub(crate) enum Decoded {
         /// The session that made them.
         caller: SessionId,
         /// 1 to [`rpc_core::delivery::MAX_PACK`] requests, all of one kind.
-        requests: Vec<WireRequest>,
+        requests: Vec<Request>,
     },
     /// Answers to calls of the session whose inbox this is.
     Replies {
@@ -132,8 +133,8 @@ pub(crate) enum Decoded {
     Cancel {
         /// The session that made them.
         caller: SessionId,
-        /// Their sequence numbers, and how long after the entry's time they may still arrive; `None` for ever.
-        calls: Vec<(u64, Option<Duration>)>,
+        /// Their sequence numbers, and how long they may still arrive; `None` for ever.
+        calls: Vec<(u64, Option<Instant>)>,
     },
     /// The first entry of an inbox.
     Hello,
@@ -144,15 +145,29 @@ pub(crate) enum Decoded {
     },
 }
 
-/// A request as it came: its deadline is still a time-to-live, because only its reader knows the time on Redis's clock.
-#[derive(Clone, Debug)]
-pub(crate) struct WireRequest {
-    /// The request, without a deadline.
-    pub(crate) request: Request,
-    /// How long after its entry's time it is worth running; `None` for ever, zero for no longer.
-    ///
-    /// Any number of milliseconds: add it to an `Instant` with `checked_add`.
-    pub(crate) ttl: Option<Duration>,
+/// When an entry was written, which is what times to live count from: only its reader knows the time on Redis's clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    now: Instant,
+    age: Duration,
+}
+
+impl Written {
+    /// `age` before `now`.
+    pub(crate) fn before(now: Instant, age: Duration) -> Self {
+        Self { now, age }
+    }
+
+    /// Just now, or nobody asks.
+    pub(crate) fn now() -> Self {
+        Self::before(Instant::now(), Duration::ZERO)
+    }
+
+    /// The deadline of what was written with `ttl` to live: in the past, if that is over.
+    fn deadline(self, ttl: Option<Duration>) -> Option<Instant> {
+        // A time to live past what a clock can hold is as good as none.
+        ttl.and_then(|ttl| self.now.checked_add(ttl.saturating_sub(self.age)))
+    }
 }
 
 /// An entry is not of the form that this version writes.

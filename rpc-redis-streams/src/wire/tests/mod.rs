@@ -98,7 +98,7 @@ fn reply(sequence: u64, outcome: Outcome, micros: u64) -> Reply {
 }
 
 fn decode_value(value: impl Into<Bytes>) -> Result<Decoded, Malformed> {
-    decode([(FIELD, value.into())])
+    decode([(FIELD, value.into())], Written::now())
 }
 
 fn refusal(value: impl Into<Bytes>) -> Malformed {
@@ -116,22 +116,24 @@ fn text(bytes: impl Into<Vec<u8>>) -> String {
 }
 
 /// All that a request holds, in a form that can be compared.
-type Plain = (u64, Kind, String, Option<Duration>, u32, Vec<(String, String)>, Bytes);
+type Plain = (u64, Kind, String, Option<Instant>, u32, Vec<(String, String)>, Bytes);
 
-fn plain(request: &Request, ttl: Option<Duration>) -> Plain {
+fn plain(request: &Request) -> Plain {
     let headers = request.headers.iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
     let (method, arguments) = (request.method.to_string(), request.arguments.bytes.clone());
     let Request {
         sequence,
         kind,
         attempt,
+        deadline,
         ..
     } = *request;
-    (sequence, kind, method, ttl, attempt, headers.collect(), arguments)
+    (sequence, kind, method, deadline, attempt, headers.collect(), arguments)
 }
 
-fn decoded_requests(value: impl Into<Bytes>) -> (SessionId, Vec<WireRequest>) {
-    match decode_value(value).unwrap() {
+/// Written at `now`.
+fn decoded_requests(value: impl Into<Bytes>, now: Instant) -> (SessionId, Vec<Request>) {
+    match decode([(FIELD, value.into())], Written::before(now, Duration::ZERO)).unwrap() {
         Decoded::Requests { caller, requests } => (caller, requests),
         other => panic!("{other:?}"),
     }
@@ -151,11 +153,9 @@ fn golden_call() {
     call.deadline = Some(now + Duration::from_secs(30));
     assert_eq!(text(requests(caller(), [&call], now)), CALL);
 
-    let (from, found) = decoded_requests(CALL);
+    let (from, found) = decoded_requests(CALL, now);
     assert_eq!((from, found.len()), (caller(), 1));
-    let ttl = Some(Duration::from_secs(30));
-    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&call, ttl));
-    assert_eq!(found[0].request.deadline, None);
+    assert_eq!(plain(&found[0]), plain(&call));
 }
 
 /// In a build with the feature `messagepack`, as that of the whole workspace.
@@ -170,8 +170,8 @@ fn golden_messagepack_call() {
     call.deadline = Some(now + Duration::from_secs(30));
     assert_eq!(Vec::from(requests(caller(), [&call], now)), MESSAGEPACK_CALL);
 
-    let (_, found) = decoded_requests(MESSAGEPACK_CALL);
-    assert_eq!(found[0].request.arguments, call.arguments);
+    let (_, found) = decoded_requests(MESSAGEPACK_CALL, now);
+    assert_eq!(found[0].arguments, call.arguments);
 
     let sent = reply(1, Outcome::Returned(codec.encode(&5).unwrap()), 120);
     let value = b"reply 01930000-0000-7000-8000-0000000000bb msgpack\n1 ok 120 1\n\x05\n";
@@ -189,18 +189,18 @@ fn golden_packed_calls() {
     retried.headers.insert("traceparent", "00-ab");
     assert_eq!(text(requests(caller(), [&endless, &retried], now)), PACKED_CALLS);
 
-    let (_, found) = decoded_requests(PACKED_CALLS);
-    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&endless, None));
-    let ttl = Some(Duration::from_millis(1500));
-    assert_eq!(plain(&found[1].request, found[1].ttl), plain(&retried, ttl));
+    let (_, found) = decoded_requests(PACKED_CALLS, now);
+    assert_eq!(plain(&found[0]), plain(&endless));
+    assert_eq!(plain(&found[1]), plain(&retried));
 }
 
 #[test]
 fn golden_notification() {
     let notification = request(4, Kind::Notification, "log.write", "[\"hello\"]");
-    assert_eq!(text(requests(caller(), [&notification], Instant::now())), NOTIFICATION);
-    let (_, found) = decoded_requests(NOTIFICATION);
-    assert_eq!(plain(&found[0].request, found[0].ttl), plain(&notification, None));
+    let now = Instant::now();
+    assert_eq!(text(requests(caller(), [&notification], now)), NOTIFICATION);
+    let (_, found) = decoded_requests(NOTIFICATION, now);
+    assert_eq!(plain(&found[0]), plain(&notification));
 }
 
 #[test]
@@ -230,11 +230,16 @@ fn golden_cancel() {
     let now = Instant::now();
     let calls = [(1, Some(now + Duration::from_millis(27_500))), (2, None)];
     assert_eq!(text(cancel(caller(), calls, now)), CANCEL);
-    let Decoded::Cancel { caller: from, calls } = decode_value(CANCEL).unwrap() else {
+    let written = Written::before(now, Duration::ZERO);
+    let Decoded::Cancel {
+        caller: from,
+        calls: found,
+    } = decode([(FIELD, CANCEL.into())], written).unwrap()
+    else {
         panic!("not a cancel entry");
     };
     assert_eq!(from, caller());
-    assert_eq!(calls, [(1, Some(Duration::from_millis(27_500))), (2, None)]);
+    assert_eq!(found, calls);
 }
 
 #[test]
@@ -261,22 +266,23 @@ fn the_golden_examples_are_those_of_the_documentation() {
 #[test]
 fn payloads_are_not_copied() {
     let value = Bytes::from_static(CALL.as_bytes());
-    let (_, found) = decoded_requests(value.clone());
+    let (_, found) = decoded_requests(value.clone(), Instant::now());
     let inside = value.as_ptr_range();
-    assert!(inside.contains(&found[0].request.arguments.bytes.as_ptr()));
+    assert!(inside.contains(&found[0].arguments.bytes.as_ptr()));
 }
 
 #[test]
 fn time_left_is_rounded_up_and_never_below_zero() {
     let now = Instant::now();
-    let ttl_for = |deadline: Instant| {
+    let left_of = |deadline: Instant| {
         let mut call = request(1, Kind::Call, "a.b", "[]");
         call.deadline = Some(deadline);
-        decoded_requests(requests(caller(), [&call], now)).1[0].ttl
+        let found = &decoded_requests(requests(caller(), [&call], now), now).1[0];
+        found.deadline.map(|deadline| deadline - now)
     };
-    assert_eq!(ttl_for(now + Duration::from_nanos(1)), Some(Duration::from_millis(1)));
-    assert_eq!(ttl_for(now + Duration::from_millis(7)), Some(Duration::from_millis(7)));
-    assert_eq!(ttl_for(now), Some(Duration::ZERO));
+    assert_eq!(left_of(now + Duration::from_nanos(1)), Some(Duration::from_millis(1)));
+    assert_eq!(left_of(now + Duration::from_millis(7)), Some(Duration::from_millis(7)));
+    assert_eq!(left_of(now), Some(Duration::ZERO));
     let past = requests(caller(), [&request(1, Kind::Call, "a.b", "[]")], now);
     assert!(text(past).contains(" - 1 "));
     let later = now + Duration::from_secs(9);

@@ -9,28 +9,24 @@ use super::*;
 
 #[test]
 fn an_entry_of_another_dialect_is_foreign() {
-    let value = Bytes::from_static(b"{}");
-    assert_eq!(decode([("data", value.clone())]).unwrap_err(), Malformed::Foreign);
-    assert_eq!(decode([("rpc2", value.clone())]).unwrap_err(), Malformed::Foreign);
-    assert_eq!(decode::<&str>([]).unwrap_err(), Malformed::Foreign);
-    let hello = Bytes::from_static(HELLO.as_bytes());
-    for fields in [
-        [(FIELD, hello.clone()), ("x", value.clone())],
-        [("x", value), (FIELD, hello.clone())],
-    ] {
-        assert_eq!(decode(fields).unwrap_err(), Malformed::MoreFields(1));
-    }
-    assert_eq!(
-        decode([(FIELD, hello.clone()), (FIELD, hello)]).unwrap_err(),
-        Malformed::MoreFields(1)
-    );
+    let refusal = |fields: &[(&str, &Bytes)]| {
+        let fields = fields.iter().map(|(name, value)| (*name, Bytes::clone(value)));
+        decode(fields, Written::now()).unwrap_err()
+    };
+    let (value, hello) = (Bytes::from("{}"), Bytes::from(HELLO));
+    assert_eq!(refusal(&[("data", &value)]), Malformed::Foreign);
+    assert_eq!(refusal(&[("rpc2", &value)]), Malformed::Foreign);
+    assert_eq!(refusal(&[]), Malformed::Foreign);
+    assert_eq!(refusal(&[(FIELD, &hello), ("x", &value)]), Malformed::MoreFields(1));
+    assert_eq!(refusal(&[("x", &value), (FIELD, &hello)]), Malformed::MoreFields(1));
+    assert_eq!(refusal(&[(FIELD, &hello), (FIELD, &hello)]), Malformed::MoreFields(1));
 }
 
 #[test]
 fn one_to_sixty_four_requests_make_an_entry() {
     let call = request(1, Kind::Call, "a.b", "[]");
     let of = |count| requests(caller(), std::iter::repeat_n(&call, count), Instant::now());
-    assert_eq!(decoded_requests(of(MAX_PACK)).1.len(), MAX_PACK);
+    assert_eq!(decoded_requests(of(MAX_PACK), Instant::now()).1.len(), MAX_PACK);
     assert_eq!(refusal(of(MAX_PACK + 1)), Malformed::TooManyRequests(64));
     let head = CALL.lines().next().unwrap();
     assert_eq!(refusal(format!("{head}\n")), Malformed::Empty("call"));
