@@ -161,7 +161,10 @@ impl Dispatcher {
             };
             // Acted upon when the lock is released: an IO may answer from within `send`.
             match self.admit(slot, request, delivery.forgotten, now) {
-                Admitted::Start(job) => now = self.begin(job, now),
+                Admitted::Start(job) => {
+                    now = self.begin(job, now);
+                    continue;
+                }
                 Admitted::No(request, admission) => self.end_without_running(slot, &request, admission),
                 Admitted::Queued(None) | Admitted::Repeated => {}
                 Admitted::Queued(Some(oldest)) => {
@@ -169,6 +172,8 @@ impl Dispatcher {
                     self.settlements.drop_oldest(&dropped, self.settings.max_queue_size);
                 }
             }
+            // The time that this took is not that of the next handler.
+            now = Instant::now();
         }
         now
     }
@@ -226,7 +231,7 @@ impl Dispatcher {
         // to be claimed first, which takes a while.
         if TRYING.get() || !is_fast || job.method.descriptor.dedupe_window().is_some() {
             self.runtime.spawn(Arc::clone(self).work(job));
-            return now;
+            return Instant::now();
         }
         let mut ended = now;
         if let Some(handler) = self.call(&job, now) {
