@@ -1,6 +1,7 @@
 //! One flush: what is written in one go, and what its answers mean. No IO in here.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use redis::Pipeline;
 use rpc_core::IoError;
@@ -26,6 +27,9 @@ const MAX_CONTROL: u64 = 10_000;
 /// everybody's time; of many, Redis is to add some while a worker runs others.
 const TOGETHER: usize = 256;
 
+/// How much work they are at the most: the worker whose read they end gets all of them, while its neighbours wait.
+const WORK_TOGETHER: Duration = Duration::from_millis(1);
+
 /// Of how many messages the answers may be left lying at the most. With more than a few calls under way, whoever is woken for
 /// them finds something to do. Nor could it be told by their size, which is not quite known, whether an entry that was read has come
 /// behind those to many.
@@ -47,8 +51,8 @@ pub(crate) struct Options {
 /// Messages and the commands that carry them.
 ///
 /// All that settles deliveries is one transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the
-/// acknowledgements. Requests are transactions for another reason: the first one that is added ends the blocking read of a worker,
-/// which is to bring all of them.
+/// acknowledgements. Requests of fast methods are transactions for another reason: the first one that is added ends the blocking read
+/// of a worker, which is to bring all of them. Others are not: each is to end the read of another worker.
 pub(crate) struct Flush {
     commands: Commands,
     /// In the order of their commands.
@@ -71,7 +75,7 @@ impl Flush {
     pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
         let mut flush = Self {
             commands: Commands::default(),
-            packing: Packing::new(options.max_pack),
+            packing: Packing::new(options.max_pack, options.max_len.is_some()),
             signals: 0,
             cancels: Cancels::new(),
             questions: Vec::new(),
@@ -180,19 +184,25 @@ impl Flush {
     }
 
     /// How many bytes its answers have at the most, if they are few and nobody waits for them: those to a call and to a reply
-    /// tell something only where Redis refuses them, and an error is longer.
+    /// tell something only where Redis refuses them, and errors are longer (but for that of a transaction of many that Redis refuses
+    /// only when it is to be executed).
     pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
         let others = self.signals + self.cancels.len() + self.questions.len() + usize::from(self.asks_length);
         let settlements: usize = self.settlings.iter().map(Settling::len).sum();
         let is_idle = |(target, pack): (Target, &[Request])| target == Target::Stream && pack[0].kind == Kind::Call;
-        if others > 0 || self.packing.requests() + settlements > MAX_IDLE || !self.packing.iter().all(is_idle) {
+        let is_one = self.together.len() <= 1 && self.settlings.len() <= 1;
+        if others > 0
+            || !is_one
+            || self.packing.requests() + settlements > MAX_IDLE
+            || !self.packing.iter().all(is_idle)
+        {
             return None;
         }
-        let mut size = transaction::size_of_answers(self.packing.len());
-        for settling in &self.settlings {
-            size += transaction::size_of_answers(settling.idle_commands()?);
+        let requests = transaction::size_of_answers(self.packing.len(), 0);
+        match self.settlings.first() {
+            Some(settling) => Some(requests + settling.size_of_idle_answers()?),
+            None => Some(requests),
         }
-        Some(size)
     }
 
     /// Reads the answers, one for each command.
@@ -286,19 +296,26 @@ impl Flush {
     }
 }
 
-/// How many entries go together, in their order, so that each lot has at most `most` requests or is a single one.
+/// How many entries go together, in their order, so that each lot has at most `most` requests, known to be little work, or is a
+/// single entry.
 fn divide(packing: &Packing, most: usize) -> Vec<usize> {
     let mut lots = Vec::new();
-    let mut room = 0;
+    // For how many requests and how much work the last lot has room.
+    let mut room = None;
     for (_, pack) in packing.iter() {
-        match lots.last_mut() {
-            Some(lot) if pack.len() <= room => *lot += 1,
+        let work: Option<Duration> = pack.iter().map(|request| request.packable).sum();
+        let left =
+            |(requests, time): (usize, Duration)| Some((requests.checked_sub(pack.len())?, time.checked_sub(work?)?));
+        room = match (lots.last_mut(), room.and_then(left)) {
+            (Some(lot), left @ Some(_)) => {
+                *lot += 1;
+                left
+            }
             _ => {
                 lots.push(1);
-                room = most;
+                left((most, WORK_TOGETHER))
             }
-        }
-        room = room.saturating_sub(pack.len());
+        };
     }
     lots
 }
@@ -346,9 +363,13 @@ mod tests {
     use crate::packing::tests::request;
 
     fn calls(count: u64) -> Vec<Message> {
+        calls_of(Some(Duration::from_micros(1)), count)
+    }
+
+    fn calls_of(work: Option<Duration>, count: u64) -> Vec<Message> {
         let call = |sequence| Request {
             sequence,
-            ..request(None, 2)
+            ..request(work, 2)
         };
         (0..count)
             .map(|sequence| again(Target::Stream, call(sequence)))
@@ -388,6 +409,15 @@ mod tests {
         assert_eq!(extra(2 * most, false), 4);
         assert_eq!(extra(most + 1, false), 2, "the last by itself");
         assert_eq!(extra(most, true), 0);
+    }
+
+    #[test]
+    fn what_takes_long_or_may_is_not_added_together() {
+        let extra = |work, count| flush(calls_of(work, count), false).take_commands().len() as u64 - count;
+        assert_eq!(extra(None, 8), 0, "not known");
+        assert_eq!(extra(Some(WORK_TOGETHER * 2), 8), 0);
+        assert_eq!(extra(Some(WORK_TOGETHER / 2), 8), 4 * 2);
+        assert_eq!(extra(Some(WORK_TOGETHER / 8), 8), 2);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::connection::{Broken, Connection};
 use crate::resp::{Commands, Value};
+use crate::shared::WATCHDOG;
 use crate::turns::let_others_run;
 
 /// How long an offer stands: those whom the last answer has woken, callers or handlers, get their turn; then the writer, whom
@@ -32,6 +33,8 @@ pub(crate) struct Offer {
     connection: Connection,
     /// The blocking read, and what is asked along with it.
     read: Commands,
+    /// How long it blocks at the most.
+    block: Duration,
     back: oneshot::Sender<Result<Connection, Broken>>,
 }
 
@@ -40,18 +43,19 @@ impl Fuse {
         self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends `read`, which blocks, over `connection`, behind what the writer has to write, and waits for the answers.
+    /// Sends `read`, which blocks for so long, over `connection`, behind what the writer has to write, and waits for the answers.
     pub(crate) async fn read(
         &self,
         connection: &mut Connection,
         read: Commands,
-        limit: Duration,
+        block: Duration,
     ) -> Result<Vec<Value>, Broken> {
-        let count = read.len();
+        let (count, limit) = (read.len(), block + WATCHDOG);
         let (back, returned) = oneshot::channel();
         *self.offer() = Some(Offer {
             connection: mem::replace(connection, Connection::given_away()),
             read,
+            block,
             back,
         });
         for _ in 0..TURNS {
@@ -83,6 +87,11 @@ impl Fuse {
 }
 
 impl Offer {
+    /// How long its read blocks at the most. One that has ended in vain is not always noticed while answers are left lying.
+    pub(crate) fn block(&self) -> Duration {
+        self.block
+    }
+
     /// Writes `commands` and the blocking read behind them; returns the answers to `commands`.
     ///
     /// Where these are of no interest and of so many bytes, they are left to come with those to the read, until `hurry` is done.

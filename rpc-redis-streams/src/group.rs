@@ -125,8 +125,8 @@ impl GroupReader {
     }
 
     async fn read(&mut self, room: usize) {
-        let (read, asked, limit) = self.question(room);
-        let answers = self.io.fuse.read(&mut self.connection, read, limit).await;
+        let (read, asked, block) = self.question(room);
+        let answers = self.io.fuse.read(&mut self.connection, read, block).await;
         self.take_answers(answers, room, asked).await;
     }
 
@@ -165,7 +165,8 @@ impl GroupReader {
         if self.io.draining.is_cancelled() || self.is_look_due() || !self.io.estates.open().is_empty() {
             return;
         }
-        let (read, asked, limit) = self.question(room);
+        let (read, asked, block) = self.question(room);
+        let limit = block + WATCHDOG;
         // A connection that is lost here says so when the answers are received.
         let _ = self.connection.send(read.pieces(), limit).await;
         self.ahead = Some(Ahead { room, asked, limit });
@@ -180,14 +181,14 @@ impl GroupReader {
         self.take_answers(answers, room, asked).await;
     }
 
-    /// What to ask for to fill `room`: the commands, the number of entries, and how long the answers may take.
+    /// What to ask for to fill `room`: the commands, the number of entries, and for how long to block.
     fn question(&self, room: usize) -> (Commands, usize, Duration) {
         let block = self.block();
         let count = self.appetite.entries(room);
         let mut read = Commands::default();
         read.add(&self.command(count, block));
         read.add(&ask_boundary(&self.io.destination));
-        (read, count, block + WATCHDOG)
+        (read, count, block)
     }
 
     /// Has the stream trimmed when much was read, in bytes, as the inbox reader does.

@@ -119,7 +119,6 @@ impl InboxReader {
 
     async fn read_once(&mut self) {
         let block = self.block();
-        let limit = block + WATCHDOG;
         let mut read = Commands::default();
         if self.untrimmed >= TRIM_BYTES {
             self.untrimmed = 0;
@@ -129,11 +128,11 @@ impl InboxReader {
         }
         read.add(&self.command(block));
         let answers = match self.fused {
-            true => self.io.fuse.read(&mut self.connection, read, limit).await,
+            true => self.io.fuse.read(&mut self.connection, read, block).await,
             false => {
                 // Handlers of direct requests may have become ready.
                 let_others_run().await;
-                self.connection.ask(&read, limit).await
+                self.connection.ask(&read, block + WATCHDOG).await
             }
         };
         match answers.map(|mut answers| answers.pop().unwrap_or_default()) {

@@ -11,11 +11,16 @@ const MAX_WORK: Duration = Duration::from_micros(200);
 /// How many bytes of arguments a pack holds at the most: from there on the bytes cost Redis more than the entry.
 const MAX_BYTES: usize = 64 << 10;
 
+/// Of a stream that keeps a number of entries rather than what is not settled: its memory is not to be a multiple of what it would be
+/// with calls that stand alone.
+const MAX_BYTES_KEPT: usize = 4 << 10;
+
 /// Requests in their order, put together as they come.
 #[derive(Debug)]
 pub(crate) struct Packing {
-    /// How many requests share an entry at the most.
+    /// How many requests share an entry at the most, and how many bytes of arguments.
     most: usize,
+    most_bytes: usize,
     requests: Vec<Request>,
     /// Where each pack goes, and how many of the requests it has: all of one kind and codec.
     packs: Vec<(Target, usize)>,
@@ -24,9 +29,11 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    pub(crate) fn new(most: usize) -> Self {
+    /// For a stream that `keeps` a number of entries, or none that is settled.
+    pub(crate) fn new(most: usize, keeps: bool) -> Self {
         Self {
             most: most.min(MAX_PACK),
+            most_bytes: if keeps { MAX_BYTES_KEPT } else { MAX_BYTES },
             requests: Vec::new(),
             packs: Vec::new(),
             open: None,
@@ -41,7 +48,7 @@ impl Packing {
             (Some((open_work, open_bytes)), Some(work), Some((_, requests)), Some(last))
                 if *requests < self.most
                     && *open_work + work <= MAX_WORK
-                    && *open_bytes + bytes <= MAX_BYTES
+                    && *open_bytes + bytes <= self.most_bytes
                     && last.kind == request.kind
                     && last.arguments.codec == request.arguments.codec =>
             {
@@ -113,7 +120,11 @@ pub(crate) mod tests {
     }
 
     fn sizes(most: usize, requests: impl IntoIterator<Item = (Target, Request)>) -> Vec<usize> {
-        let mut packing = Packing::new(most);
+        sizes_kept(most, false, requests)
+    }
+
+    fn sizes_kept(most: usize, keeps: bool, requests: impl IntoIterator<Item = (Target, Request)>) -> Vec<usize> {
+        let mut packing = Packing::new(most, keeps);
         for (target, request) in requests {
             packing.add(target, request);
         }
@@ -139,6 +150,7 @@ pub(crate) mod tests {
         assert_eq!(sizes(16, calls(3, Duration::from_millis(1), 10)), [1, 1, 1]);
         assert_eq!(sizes(16, calls(5, FAST, 32 << 10)), [2, 2, 1]);
         assert_eq!(sizes(16, calls(2, FAST, 1 << 20)), [1, 1]);
+        assert_eq!(sizes_kept(16, true, calls(5, FAST, 2 << 10)), [2, 2, 1]);
     }
 
     #[cfg(feature = "messagepack")]

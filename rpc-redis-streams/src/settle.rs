@@ -28,6 +28,8 @@ pub(crate) struct Settling {
     /// How many commands it has: first those of the dead letters, then those of the records, each
     /// in their order.
     commands: usize,
+    /// How many of them are entries of replies.
+    replies: usize,
 }
 
 impl Settling {
@@ -74,7 +76,8 @@ impl Settling {
                 Message::Outgoing(_) | Message::Ask { .. } => {}
             }
         }
-        let count = letters.len() + records.len() + replies.len() + usize::from(!acknowledged.is_empty());
+        let entries = replies.len();
+        let count = letters.len() + records.len() + entries + usize::from(!acknowledged.is_empty());
         transaction::add(commands, count, |commands| {
             for command in letters.iter().chain(&records) {
                 commands.add(command);
@@ -95,6 +98,7 @@ impl Settling {
         Self {
             settlements,
             commands: count,
+            replies: entries,
         }
     }
 
@@ -102,12 +106,13 @@ impl Settling {
         self.settlements.len()
     }
 
-    /// How many commands it has, if nobody waits for the answers to them: those to a reply and to an acknowledgement tell
+    /// How many bytes its answers have at the most, if nobody waits for them: those to a reply and to an acknowledgement tell
     /// something only where Redis refuses them, or where the caller is gone. Not with more than one caller: their inboxes may all
     /// be gone, and the answers that say so are much shorter than others.
-    pub(crate) fn idle_commands(&self) -> Option<usize> {
+    pub(crate) fn size_of_idle_answers(&self) -> Option<usize> {
         let is_idle = |settlement| letter_of(settlement).is_none() && record_of(settlement).is_none();
-        (self.commands <= 2 && self.settlements.iter().all(is_idle)).then_some(self.commands)
+        let is_few = self.replies <= 1 && self.settlements.iter().all(is_idle);
+        is_few.then(|| transaction::size_of_answers(self.replies, self.commands - self.replies))
     }
 
     pub(crate) fn into_settlements(self) -> Vec<Message> {

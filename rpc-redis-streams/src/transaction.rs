@@ -16,14 +16,16 @@ pub(crate) fn add(commands: &mut Commands, count: usize, add: impl FnOnce(&mut C
     }
 }
 
-/// How many bytes the answers have at the most if all of its `count` commands succeed with the id of an entry or less.
-pub(crate) fn size_of_answers(count: usize) -> usize {
+/// How many bytes the answers have at the most if all of its commands succeed: so many with the id of an entry, so many with a small
+/// number.
+pub(crate) fn size_of_answers(ids: usize, numbers: usize) -> usize {
     const HEADS: usize = "+OK\r\n*10\r\n".len();
-    const EACH: usize = "+QUEUED\r\n".len() + entry::ID_ANSWER_SIZE;
-    if count > 1 {
-        HEADS + count * EACH
-    } else {
-        count * entry::ID_ANSWER_SIZE
+    const QUEUED: usize = "+QUEUED\r\n".len();
+    const NUMBER: usize = ":16\r\n".len();
+    let answers = ids * entry::ID_ANSWER_SIZE + numbers * NUMBER;
+    match ids + numbers {
+        0 | 1 => answers,
+        count => HEADS + count * QUEUED + answers,
     }
 }
 
@@ -32,7 +34,7 @@ pub(crate) fn size_of_answers(count: usize) -> usize {
 pub(crate) enum Run {
     /// All commands were run, whatever each answered.
     Together(Vec<Value>),
-    /// They were run one by one, because an ACL forbids MULTI.
+    /// They were run one by one, because there is no MULTI: an ACL forbids it, say.
     Apart { answers: Vec<Value>, why: String },
     /// None was run.
     Refused {
@@ -49,14 +51,16 @@ pub(crate) fn read(answers: &mut impl Iterator<Item = Value>, count: usize) -> R
         let alone: Vec<Value> = answers.take(count).collect();
         return match alone.first().and_then(entry::error) {
             // What a command finds only when it is run is its answer, as it is within a transaction.
-            None | Some(("WRONGTYPE", _)) => Run::Together(alone),
+            None | Some(("WRONGTYPE" | "ERR", _)) => Run::Together(alone),
             Some((_, why)) => Run::Refused { answers: alone, why },
         };
     }
     let multi = answers.next();
     let queued: Vec<Value> = answers.take(count).collect();
+    let is_run = queued.iter().any(|answer| entry::error(answer).is_none());
     match (multi.as_ref().and_then(entry::error), answers.next()) {
-        (Some(("NOPERM", why)), _) => Run::Apart { answers: queued, why },
+        // Without MULTI nothing is queued. Where Redis refuses everything (it is loading, say), it refuses MULTI as well.
+        (Some((code, why)), _) if is_run || code == "NOPERM" => Run::Apart { answers: queued, why },
         (_, Some(Value::Array(answers))) => Run::Together(answers),
         (_, refused) => Run::Refused {
             answers: queued,
@@ -95,8 +99,10 @@ mod tests {
         };
         assert_eq!(read(&mut answers, 1), refused);
         assert_eq!(read(&mut answers, 0), Run::Together(Vec::new()));
-        let found = vec![error("WRONGTYPE no")];
-        assert_eq!(read(&mut found.clone().into_iter(), 1), Run::Together(found));
+        for found in [error("WRONGTYPE no"), error("ERR the stream is exhausted")] {
+            let found = vec![found];
+            assert_eq!(read(&mut found.clone().into_iter(), 1), Run::Together(found));
+        }
         assert_eq!(answers.len(), 1, "what follows is left");
     }
 
@@ -128,15 +134,23 @@ mod tests {
         let entry =
             "*1\r\n*2\r\n$3\r\n{a}\r\n*1\r\n*2\r\n$15\r\n1795279488616-0\r\n*2\r\n$1\r\nm\r\n$40\r\n\r\n".len() + 40;
         for seq in [0, 99, 900] {
-            assert!(id(seq).len() <= size_of_answers(1));
-            assert!("$-1\r\n".len() + entry > size_of_answers(1), "the inbox is gone");
+            assert!(id(seq).len() <= size_of_answers(1, 0));
+            assert!("$-1\r\n".len() + entry > size_of_answers(1, 0), "the inbox is gone");
             let ids: String = (seq..seq + 16).map(id).collect();
             let requests = format!("+OK\r\n{}*16\r\n{ids}", "+QUEUED\r\n".repeat(16)).len();
             let settled = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n:1\r\n".len();
-            let size = size_of_answers(16) + size_of_answers(2);
+            let size = size_of_answers(16, 0) + size_of_answers(1, 1);
             assert!(requests + settled <= size);
             assert!(requests + settled + entry > size);
         }
+    }
+
+    #[test]
+    fn the_size_of_the_answers_tells_whether_a_read_has_ended_in_vain() {
+        let settled = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$17\r\n1795279488616-123\r\n:16\r\n".len();
+        assert_eq!(settled, size_of_answers(1, 1) - 1);
+        let settled = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$15\r\n1795279488616-0\r\n:1\r\n".len();
+        assert!(settled + "*-1\r\n$3\r\n0-0\r\n".len() > size_of_answers(1, 1));
     }
 
     #[test]
@@ -152,5 +166,20 @@ mod tests {
             why: "NOPERM no MULTI".to_owned(),
         };
         assert_eq!(read(&mut answers.into_iter(), 2), apart);
+
+        let (unknown, none) = (error("ERR unknown command 'MULTI'"), error("ERR EXEC without MULTI"));
+        let answers = [unknown, Value::Int(1), Value::Int(2), none];
+        let apart = Run::Apart {
+            answers: vec![Value::Int(1), Value::Int(2)],
+            why: "ERR unknown command 'MULTI'".to_owned(),
+        };
+        assert_eq!(read(&mut answers.into_iter(), 2), apart);
+
+        let answers = std::iter::repeat_n(error("LOADING wait"), 4);
+        let refused = Run::Refused {
+            answers: vec![error("LOADING wait"); 2],
+            why: "LOADING wait".to_owned(),
+        };
+        assert_eq!(read(&mut answers.into_iter(), 2), refused);
     }
 }

@@ -163,9 +163,10 @@ impl Writer {
             .flatten();
         let answers = match fused {
             Some(offer) => {
+                let linger = LINGER.min(offer.block());
                 let hurry = async {
                     // Either way it is time to look.
-                    let _ = timeout(LINGER, self.io.outbox.filled()).await;
+                    let _ = timeout(linger, self.io.outbox.filled()).await;
                 };
                 let idle = flush.size_of_idle_answers();
                 offer.write(commands, WRITE_LIMIT, idle, hurry).await

@@ -712,3 +712,33 @@ async fn a_request_that_redis_hangs_up_on_does_not_hold_up_the_others() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_are_made_at_once_are_shared_by_workers_that_wait() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gates = [Gate::new(), Gate::new(), Gate::new(), Gate::new()];
+        let mut workers = Vec::new();
+        for gate in &gates {
+            workers.push(serve(&server, Mode::Group, gate).await);
+        }
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        // Each reads its inbox, too, as the client does.
+        eventually(SOON, "all wait", async || blocked_clients(&server).await == 2 * 4 + 1).await;
+        let calls: Vec<_> = (0..8).map(|n| tokio::spawn(echo.gated(n))).collect();
+        let running = || gates.each_ref().map(|gate| gate.running());
+        eventually(SOON, "all run", async || running().iter().sum::<usize>() == 8).await;
+        assert!(running().iter().all(|count| *count > 0), "{:?}", running());
+        gates.iter().for_each(|gate| gate.open());
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    })
+    .await;
+}
+
+async fn blocked_clients(server: &RedisServer) -> usize {
+    let clients: String = redis::from_redis_value(server.command(&["INFO", "clients"]).await).unwrap();
+    let count = clients.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
+    count.unwrap().parse().unwrap()
+}
