@@ -13,6 +13,7 @@ use rpc_core::delivery::MAX_PACK;
 use rpc_core::message::{Fault, FaultKind, Kind, Outcome, Reply, Request};
 use rpc_core::{Codec, Headers, Payload, SessionId};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
+use tokio::time::Instant;
 
 use super::{
     Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK, Written,
@@ -112,7 +113,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<R
     let [sequence, method, ttl, attempt, headers_len, arguments_len] = words(line, "the first line of a request")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
     let method = method_name(cursor.value.slice_ref(method))?;
-    let deadline = cursor.written.deadline(time_to_live(ttl)?);
+    let deadline = cursor.deadline(ttl)?;
     let attempt = u32::try_from(number("the attempt", attempt, 1, u32::MAX.into())?).unwrap_or(u32::MAX);
     let headers_len = number("the length of the headers", headers_len, 0, u64::MAX)?;
     let arguments_len = number("the length of the arguments", arguments_len, 0, u64::MAX)?;
@@ -136,19 +137,11 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<R
     })
 }
 
-fn time_to_live(word: &[u8]) -> Result<Option<Duration>, Malformed> {
-    match word {
-        none if none == NO_TTL.as_bytes() => Ok(None),
-        ms => Ok(Some(Duration::from_millis(number("the ttl", ms, 0, u64::MAX)?))),
-    }
-}
-
 fn decode_cancel(mut cursor: Cursor<'_>, caller: SessionId) -> Result<Decoded, Malformed> {
     let mut calls = Vec::new();
     while !cursor.rest().is_empty() {
         let [sequence, ttl] = words(cursor.line("a line of a cancel entry")?, "a line of a cancel entry")?;
-        let deadline = cursor.written.deadline(time_to_live(ttl)?);
-        calls.push((number("the sequence", sequence, 0, u64::MAX)?, deadline));
+        calls.push((number("the sequence", sequence, 0, u64::MAX)?, cursor.deadline(ttl)?));
     }
     if calls.is_empty() {
         return Err(Malformed::Empty(EntryKind::Cancel.name()));
@@ -269,6 +262,15 @@ impl<'a> Cursor<'a> {
             }
             _ => Err(Malformed::Truncated(what)),
         }
+    }
+
+    /// The deadline that a time to live gives; `None` for ever.
+    fn deadline(&self, ttl: &[u8]) -> Result<Option<Instant>, Malformed> {
+        if ttl == NO_TTL.as_bytes() {
+            return Ok(None);
+        }
+        let ttl = Duration::from_millis(number("the ttl", ttl, 0, u64::MAX)?);
+        Ok(self.written.deadline(ttl))
     }
 
     fn line_break(&mut self, after: &'static str) -> Result<(), Malformed> {

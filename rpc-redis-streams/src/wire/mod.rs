@@ -133,7 +133,7 @@ pub(crate) enum Decoded {
     Cancel {
         /// The session that made them.
         caller: SessionId,
-        /// Their sequence numbers, and how long they may still arrive; `None` for ever.
+        /// Their sequence numbers, and until when they may still arrive; `None` for ever.
         calls: Vec<(u64, Option<Instant>)>,
     },
     /// The first entry of an inbox.
@@ -163,10 +163,10 @@ impl Written {
         Self::before(Instant::now(), Duration::ZERO)
     }
 
-    /// The deadline of what was written with `ttl` to live: in the past, if that is over.
-    fn deadline(self, ttl: Option<Duration>) -> Option<Instant> {
-        // A time to live past what a clock can hold is as good as none.
-        ttl.and_then(|ttl| self.now.checked_add(ttl.saturating_sub(self.age)))
+    /// The deadline of what was written with `ttl` to live: now, if that is over. `None` for ever, which a time past what a clock can
+    /// hold is as good as.
+    fn deadline(self, ttl: Duration) -> Option<Instant> {
+        self.now.checked_add(ttl.saturating_sub(self.age))
     }
 }
 
