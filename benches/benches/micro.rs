@@ -24,6 +24,8 @@ mod queue;
 #[path = "../../rpc-redis-streams/src/wire/mod.rs"]
 mod wire;
 
+use self::pieces::Pieces;
+
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
@@ -84,7 +86,7 @@ fn wire_encode_requests(bencher: Bencher<'_, '_>, count: usize) {
     let (session, requests, now) = (SessionId::generate(), requests(count), Instant::now());
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| wire::requests(session, black_box(&requests), now));
+        .bench(|| Pieces::written(|out| wire::requests(out, session, black_box(&requests), now)));
 }
 
 #[divan::bench(args = PACKS)]
@@ -92,12 +94,14 @@ fn wire_encode_replies(bencher: Bencher<'_, '_>, count: usize) {
     let (session, replies) = (SessionId::generate(), replies(count));
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| wire::replies(session, Codec::Json, black_box(&replies)));
+        .bench(|| Pieces::written(|out| wire::replies(out, session, Codec::Json, black_box(&replies))));
 }
 
 #[divan::bench(args = PACKS)]
 fn wire_decode_requests(bencher: Bencher<'_, '_>, count: usize) {
-    let value = Bytes::from(wire::requests(SessionId::generate(), &requests(count), Instant::now()));
+    let value = Bytes::from(Vec::from(Pieces::written(|out| {
+        wire::requests(out, SessionId::generate(), &requests(count), Instant::now())
+    })));
     let written = wire::Written::now();
     bencher
         .counter(ItemsCount::new(count))
@@ -106,7 +110,9 @@ fn wire_decode_requests(bencher: Bencher<'_, '_>, count: usize) {
 
 #[divan::bench(args = PACKS)]
 fn wire_decode_replies(bencher: Bencher<'_, '_>, count: usize) {
-    let value = Bytes::from(wire::replies(SessionId::generate(), Codec::Json, &replies(count)));
+    let value = Bytes::from(Vec::from(Pieces::written(|out| {
+        wire::replies(out, SessionId::generate(), Codec::Json, &replies(count))
+    })));
     let written = wire::Written::now();
     bencher
         .counter(ItemsCount::new(count))

@@ -10,6 +10,7 @@ use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inspect::{EntryContent, content};
 use crate::io::RedisStreamsIo;
+use crate::pieces::Pieces;
 use crate::wire::{self, Decoded, Written};
 
 /// How many fields of ours stand before the original's: `reason`, `entry`, `consumer` and `attempts`.
@@ -118,7 +119,7 @@ fn anew(fields: &[(Bytes, Bytes)]) -> Option<Vec<u8>> {
         request.attempt = 1;
         request.deadline = request.deadline.filter(|deadline| *deadline > now);
     }
-    Some(wire::requests(caller, &requests, now).into())
+    Some(Pieces::written(|out| wire::requests(out, caller, &requests, now)).into())
 }
 
 fn dead_letter(letter: Entry) -> DeadLetter {

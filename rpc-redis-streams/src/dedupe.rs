@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::destination::Destination;
 use crate::error::RedisStreamsError;
+use crate::pieces::Pieces;
 use crate::resp::Value;
 use crate::wire::{self, Decoded, Written};
 
@@ -97,7 +98,8 @@ pub(crate) fn record(to: &Destination, record: &Record) -> Cmd {
             outcome: outcome.clone(),
             handler_time: Duration::ZERO,
         };
-        Vec::from(wire::replies(to.session, wire::codec_of(&reply), [&reply]))
+        let entry = Pieces::written(|out| wire::replies(out, to.session, wire::codec_of(&reply), [&reply]));
+        Vec::from(entry)
     });
     let mut command = redis::cmd("EVAL");
     command.arg(RECORD).arg(1).arg(to.keys.dedupe(run.method, &run.key));

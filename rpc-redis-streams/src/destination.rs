@@ -17,13 +17,20 @@ pub(crate) struct Destination {
     pub(crate) consumer: String,
 }
 
+impl Destination {
+    /// The inbox of this very channel.
+    pub(crate) fn inbox(&self) -> String {
+        self.keys.inbox(self.session)
+    }
+}
+
 /// Adds an XADD of `message` to `key`. Its options stand before the id: behind it they would be fields.
 pub(crate) fn add_entry(
     commands: &mut Commands,
     key: &str,
     max_len: Option<u64>,
     only_existing: bool,
-    message: impl Into<Pieces>,
+    message: impl FnOnce(&mut Pieces),
 ) {
     let options = usize::from(only_existing) + if max_len.is_some() { 3 } else { 0 };
     commands.command("XADD", 4 + options).arg(key);
@@ -33,5 +40,5 @@ pub(crate) fn add_entry(
     if let Some(max_len) = max_len {
         commands.arg("MAXLEN").arg("~").number(max_len);
     }
-    commands.arg("*").arg(wire::FIELD).value(&message.into());
+    commands.arg("*").arg(wire::FIELD).value(message);
 }

@@ -14,6 +14,7 @@ use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::packing::Packing;
+use crate::pieces::Pieces;
 use crate::report::{Fate, Report, is_passing};
 use crate::resp::{Commands, Value};
 use crate::settle::Settling;
@@ -48,13 +49,12 @@ pub(crate) struct Options {
     pub(crate) divided: bool,
 }
 
-/// Messages and the commands that carry them.
+/// Messages whose commands are written.
 ///
 /// All that settles deliveries is one transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the
 /// acknowledgements. Requests of fast methods are transactions for another reason: the first one that is added ends the blocking read
 /// of a worker, which is to bring all of them. Others are not: each is to end the read of another worker.
 pub(crate) struct Flush {
-    commands: Commands,
     /// In the order of their commands.
     packing: Packing,
     /// How many signals to close follow them.
@@ -72,9 +72,15 @@ pub(crate) struct Flush {
 }
 
 impl Flush {
-    pub(crate) fn new(messages: Vec<Message>, to: &Destination, options: Options, now: Instant) -> Self {
+    /// Adds the commands of `messages` to `commands`.
+    pub(crate) fn new(
+        messages: Vec<Message>,
+        to: &Destination,
+        options: Options,
+        now: Instant,
+        commands: &mut Commands,
+    ) -> Self {
         let mut flush = Self {
-            commands: Commands::default(),
             packing: Packing::new(options.max_pack, options.max_len.is_some()),
             signals: 0,
             cancels: Cancels::new(),
@@ -113,27 +119,27 @@ impl Flush {
             }
         }
         flush.together = divide(&flush.packing, if options.divided { 1 } else { TOGETHER });
-        flush.add_requests(to, options.max_len, now);
-        flush.add_cancels(to, now);
-        flush.add_questions();
+        flush.add_requests(to, options.max_len, now, commands);
+        flush.add_cancels(to, now, commands);
+        flush.add_questions(commands);
         if flush.asks_length {
-            flush.commands.command("XLEN", 1).arg(&to.keys.requests);
+            commands.command("XLEN", 1).arg(&to.keys.requests);
         }
         if options.divided {
             let each = settlements.into_iter().map(|settlement| vec![settlement]);
-            flush.settlings = each.map(|one| Settling::add(one, to, &mut flush.commands)).collect();
+            flush.settlings = each.map(|one| Settling::add(one, to, commands)).collect();
         } else if !settlements.is_empty() {
-            flush.settlings = vec![Settling::add(settlements, to, &mut flush.commands)];
+            flush.settlings = vec![Settling::add(settlements, to, commands)];
         }
         flush
     }
 
-    fn add_requests(&mut self, to: &Destination, max_len: Option<u64>, now: Instant) {
+    fn add_requests(&self, to: &Destination, max_len: Option<u64>, now: Instant, commands: &mut Commands) {
         let mut packs = self.packing.iter();
         for count in &self.together {
-            transaction::add(&mut self.commands, *count, |commands| {
+            transaction::add(commands, *count, |commands| {
                 for (target, requests) in packs.by_ref().take(*count) {
-                    let message = wire::requests(to.session, requests, now);
+                    let message = |out: &mut Pieces| wire::requests(out, to.session, requests, now);
                     match target {
                         Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
                         Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
@@ -142,16 +148,15 @@ impl Flush {
             });
         }
         for _ in 0..self.signals {
-            let message = wire::close(to.session);
-            add_entry(&mut self.commands, &to.keys.control, Some(MAX_CONTROL), false, message);
+            let message = |out: &mut Pieces| wire::close(out, to.session);
+            add_entry(commands, &to.keys.control, Some(MAX_CONTROL), false, message);
         }
     }
 
     /// Behind the requests, for which they may be meant.
-    fn add_cancels(&mut self, to: &Destination, now: Instant) {
+    fn add_cancels(&self, to: &Destination, now: Instant, commands: &mut Commands) {
         for (target, calls) in &self.cancels {
-            let message = wire::cancel(to.session, calls.iter().copied(), now);
-            let commands = &mut self.commands;
+            let message = |out: &mut Pieces| wire::cancel(out, to.session, calls.iter().copied(), now);
             match target {
                 Target::Stream => add_entry(commands, &to.keys.control, Some(MAX_CONTROL), false, message),
                 Target::Session(session) => add_entry(commands, &to.keys.inbox(*session), None, true, message),
@@ -159,17 +164,12 @@ impl Flush {
         }
     }
 
-    fn add_questions(&mut self) {
+    fn add_questions(&self, commands: &mut Commands) {
         for (questions, _) in &self.questions {
             for question in questions.cmd_iter() {
-                self.commands.add(question);
+                commands.add(question);
             }
         }
-    }
-
-    /// What is to be written.
-    pub(crate) fn take_commands(&mut self) -> Commands {
-        std::mem::take(&mut self.commands)
     }
 
     /// How many entries of requests and signals it carries.
@@ -377,6 +377,10 @@ mod tests {
     }
 
     fn flush(messages: Vec<Message>, divided: bool) -> Flush {
+        written(messages, divided).0
+    }
+
+    fn written(messages: Vec<Message>, divided: bool) -> (Flush, Commands) {
         let to = Destination {
             keys: Keys::new("calc"),
             session: SessionId::generate(),
@@ -389,7 +393,9 @@ mod tests {
             asks_length: false,
             divided,
         };
-        Flush::new(messages, &to, options, Instant::now())
+        let mut commands = Commands::default();
+        let flush = Flush::new(messages, &to, options, Instant::now(), &mut commands);
+        (flush, commands)
     }
 
     fn sequences(messages: &[Message]) -> Vec<u64> {
@@ -403,7 +409,7 @@ mod tests {
     #[test]
     fn requests_are_added_together_but_not_too_many() {
         let most = TOGETHER as u64;
-        let extra = |count, divided| flush(calls(count), divided).take_commands().len() as u64 - count;
+        let extra = |count, divided| written(calls(count), divided).1.len() as u64 - count;
         assert_eq!(extra(1, false), 0);
         assert_eq!(extra(most, false), 2);
         assert_eq!(extra(2 * most, false), 4);
@@ -413,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_takes_long_or_may_is_not_added_together() {
-        let extra = |work, count| flush(calls_of(work, count), false).take_commands().len() as u64 - count;
+        let extra = |work, count| written(calls_of(work, count), false).1.len() as u64 - count;
         assert_eq!(extra(None, 8), 0, "not known");
         assert_eq!(extra(Some(WORK_TOGETHER * 2), 8), 0);
         assert_eq!(extra(Some(WORK_TOGETHER / 2), 8), 4 * 2);

@@ -97,7 +97,7 @@ impl Offer {
     /// Where these are of no interest and of so many bytes, they are left to come with those to the read, until `hurry` is done.
     pub(crate) async fn write(
         mut self,
-        mut commands: Commands,
+        commands: &mut Commands,
         limit: Duration,
         idle: Option<usize>,
         hurry: impl Future<Output = ()>,

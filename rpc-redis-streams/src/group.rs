@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::Cmd;
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use rpc_core::message::{Delivery, Origin};
@@ -28,8 +27,9 @@ use crate::turns::let_others_run;
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
 const FULL: usize = 4;
 
-/// XREADGROUP and HGET.
+/// XREADGROUP and HGET, and how many bytes they have, but for long names.
 const READ_ANSWERS: usize = 2;
+const READ_SIZE: usize = 384;
 
 /// After so many bytes the stream is trimmed before its time. More than for the inbox, because it takes more commands.
 const TRIM_BYTES: usize = 8 << 20;
@@ -51,6 +51,8 @@ pub(crate) struct GroupReader {
     untrimmed: usize,
     /// Entries up to here may have run before the group was created; as it was last heard.
     boundary: EntryId,
+    /// The question for it, which goes with every read.
+    ask_boundary: Commands,
     ahead: Option<Ahead>,
 }
 
@@ -65,6 +67,8 @@ struct Ahead {
 
 impl GroupReader {
     pub(crate) fn new(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, connection: Connection) -> Self {
+        let mut boundary = Commands::default();
+        boundary.add(&ask_boundary(&io.destination));
         Self {
             endpoint,
             connection,
@@ -76,6 +80,7 @@ impl GroupReader {
             unfetched: Unfetched::default(),
             untrimmed: 0,
             boundary: EntryId::ZERO,
+            ask_boundary: boundary,
             ahead: None,
             io,
         }
@@ -185,9 +190,14 @@ impl GroupReader {
     fn question(&self, room: usize) -> (Commands, usize, Duration) {
         let block = self.block();
         let count = self.appetite.entries(room);
-        let mut read = Commands::default();
-        read.add(&self.command(count, block));
-        read.add(&ask_boundary(&self.io.destination));
+        let to = &self.io.destination;
+        let mut read = Commands::with_capacity(READ_SIZE);
+        read.command("XREADGROUP", 10);
+        read.arg("GROUP").arg(&to.group).arg(&to.consumer);
+        read.arg("COUNT").number(count as u64);
+        read.arg("BLOCK").number(block.as_millis() as u64);
+        read.arg("STREAMS").arg(&to.keys.requests).arg(">");
+        read.append(&self.ask_boundary);
         (read, count, block)
     }
 
@@ -213,16 +223,6 @@ impl GroupReader {
             false => self.io.config.block_timeout(),
         };
         block_for(most, until_look)
-    }
-
-    fn command(&self, count: usize, block: Duration) -> Cmd {
-        let to = &self.io.destination;
-        let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(&to.group).arg(&to.consumer);
-        command.arg("COUNT").arg(count);
-        command.arg("BLOCK").arg(block.as_millis() as u64);
-        command.arg("STREAMS").arg(&to.keys.requests).arg(">");
-        command
     }
 
     fn open(&self, entries: Vec<Entry>, deliveries: u32) -> Vec<Delivery> {

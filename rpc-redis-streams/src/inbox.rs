@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Cmd;
 use rpc_core::io::Endpoint;
 use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
@@ -22,6 +21,9 @@ use crate::turns::let_others_run;
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
+
+/// How many bytes the commands of a read have, but for long names.
+const READ_SIZE: usize = 384;
 
 /// After so many bytes the inbox is trimmed: Redis takes new memory for all that is not trimmed yet, which costs it more
 /// time than all else it does with a large entry.
@@ -119,14 +121,14 @@ impl InboxReader {
 
     async fn read_once(&mut self) {
         let block = self.block();
-        let mut read = Commands::default();
+        let mut read = Commands::with_capacity(READ_SIZE);
         if self.untrimmed >= TRIM_BYTES {
             self.untrimmed = 0;
             // Its answer is of no interest: the writer trims, too, now and then.
-            let inbox = self.io.destination.keys.inbox(self.io.session());
+            let inbox = self.io.destination.inbox();
             read.add(&trim_inbox(&inbox, self.io.inbox_cursor.get()));
         }
-        read.add(&self.command(block));
+        self.add_read(block, &mut read);
         let answers = match self.fused {
             true => self.io.fuse.read(&mut self.connection, read, block).await,
             false => {
@@ -158,9 +160,9 @@ impl InboxReader {
 
     /// XREAD of all streams that are read, each from where it was left: never from `$`, which would miss what was
     /// written between two reads.
-    fn command(&self, block: Duration) -> Cmd {
+    fn add_read(&self, block: Duration, read: &mut Commands) {
         let keys = &self.io.destination.keys;
-        let inbox = keys.inbox(self.io.session());
+        let inbox = self.io.destination.inbox();
         let stream = self.stream.as_ref().filter(|_| !self.io.draining.is_cancelled());
         let stream = stream.map(Subscription::cursor);
         let streams = [
@@ -168,17 +170,17 @@ impl InboxReader {
             (self.control, keys.control.as_str()),
             (stream, keys.requests.as_str()),
         ];
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(READ_COUNT);
-        command.arg("BLOCK").arg(block.as_millis() as u64);
-        command.arg("STREAMS");
-        for (_, key) in streams.iter().filter(|(from, _)| from.is_some()) {
-            command.arg(*key);
+        let streams = streams.iter().filter_map(|(from, key)| Some(((*from)?, key)));
+        read.command("XREAD", 5 + 2 * streams.clone().count());
+        read.arg("COUNT").number(READ_COUNT as u64);
+        read.arg("BLOCK").number(block.as_millis() as u64);
+        read.arg("STREAMS");
+        for (_, key) in streams.clone() {
+            read.arg(key);
         }
-        for from in streams.iter().filter_map(|(from, _)| *from) {
-            command.arg(from.to_string());
+        for (from, _) in streams {
+            read.id(from);
         }
-        command
     }
 
     fn take(&mut self, answer: Value) {
@@ -298,7 +300,7 @@ impl InboxReader {
         let io = Arc::clone(&self.io);
         let (keys, connector) = (&io.destination.keys, &io.connector);
         // After a failover to a server whose clock is behind, say. What is read again nobody waits for any more.
-        let inbox = keys.inbox(self.io.session());
+        let inbox = self.io.destination.inbox();
         if last_id(&mut self.connection, connector, &inbox).await? < self.io.inbox_cursor.get() {
             tracing::warn!(inbox, "the inbox has gone back in time; reading it from its start");
             self.io.inbox_cursor.set(EntryId::ZERO);

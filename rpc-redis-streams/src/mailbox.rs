@@ -67,7 +67,7 @@ impl Mailbox {
         connection: &mut Connection,
     ) -> Result<Renewal, RedisStreamsError> {
         self.quiet_ticks = 0;
-        let inbox = io.destination.keys.inbox(io.session());
+        let inbox = io.destination.inbox();
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
         let read = io.inbox_cursor.get();

@@ -15,6 +15,7 @@ use crate::error::RedisStreamsError;
 use crate::extent::last_id;
 use crate::heartbeat::{Heartbeat, Pulse, Troubles};
 use crate::meta::{self, Agreement};
+use crate::pieces::Pieces;
 use crate::registry::{self, Registration};
 use crate::shared::{Server, Shared};
 use crate::takeover::{HAND_BACK, HANDED_BACK, REMOVE_DEAD_CONSUMER, Sweeper};
@@ -27,13 +28,13 @@ pub(crate) const INBOX_TTL: Duration = Duration::from_secs(60);
 impl Shared {
     /// Creates the inbox; returns the id from which it is to be read.
     pub(crate) async fn open_inbox(&self, connection: &mut Connection) -> Result<EntryId, RedisStreamsError> {
-        let inbox = self.destination.keys.inbox(self.session());
+        let inbox = self.destination.inbox();
         let mut open = redis::pipe();
         open.cmd("XADD")
             .arg(&inbox)
             .arg("*")
             .arg(wire::FIELD)
-            .arg(wire::hello(self.session()));
+            .arg(Vec::from(Pieces::written(|out| wire::hello(out, self.session()))));
         open.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
         let answers = self.connector.ask(connection, "open the inbox", &open).await?;
         let answer = answers.into_iter().next().unwrap_or_default();
@@ -207,7 +208,7 @@ impl Shared {
                 }
             }
         }
-        leave.cmd("DEL").arg(to.keys.inbox(self.session()));
+        leave.cmd("DEL").arg(to.inbox());
         self.manage(async |connection| self.connector.ask_raw(connection, "deregister", &leave).await)
             .await
             .map(|_| ())

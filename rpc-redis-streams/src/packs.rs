@@ -10,6 +10,7 @@ use crate::clock::Moment;
 use crate::destination::Destination;
 use crate::entry::Entry;
 use crate::inbound::History;
+use crate::pieces::Pieces;
 use crate::wire::{self, Decoded};
 
 /// The header that names the only group an entry is for. Every group of a stream reads what one of them splits, and the
@@ -77,7 +78,8 @@ impl Pack {
             if request.headers.iter().len() < MAX_HEADERS {
                 request.headers.insert(GROUP_HEADER, &to.group);
             }
-            split.arg(Vec::from(wire::requests(self.caller, [&*request], now)));
+            let entry = Pieces::written(|out| wire::requests(out, self.caller, [&*request], now));
+            split.arg(Vec::from(entry));
         }
         split
     }

@@ -18,12 +18,23 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// With room for so many small bytes.
-    pub(crate) fn with_capacity(small: usize) -> Self {
-        Self {
-            small: Vec::with_capacity(small),
-            ..Self::default()
-        }
+    /// What `write` writes.
+    pub(crate) fn written(write: impl FnOnce(&mut Self)) -> Self {
+        let mut pieces = Self::default();
+        write(&mut pieces);
+        pieces
+    }
+
+    /// Makes room for so many more small bytes.
+    pub(crate) fn reserve(&mut self, small: usize) {
+        self.small.reserve(small);
+    }
+
+    /// Forgets everything but the memory of what was small.
+    pub(crate) fn clear(&mut self) {
+        self.small.clear();
+        self.large.clear();
+        self.large_bytes = 0;
     }
 
     pub(crate) fn push(&mut self, byte: u8) {
@@ -102,7 +113,7 @@ mod tests {
     #[test]
     fn the_order_is_kept_and_what_is_large_is_not_copied() {
         let large = Bytes::from(vec![b'x'; LARGE]);
-        let mut inner = Pieces::with_capacity(8);
+        let mut inner = Pieces::default();
         inner.extend_from_bytes(&large);
         inner.extend_from_slice(b"b");
         inner.extend_from_bytes(&Bytes::from_static(b"c"));
@@ -119,5 +130,7 @@ mod tests {
         let expected = [b"a", &large[..], b"bc", &large, b"d"].concat();
         assert_eq!(Vec::from(pieces), expected);
         assert!(Pieces::default().slices().is_empty());
+        inner.clear();
+        assert!(inner.slices().is_empty() && inner.len() == 0);
     }
 }

@@ -159,11 +159,10 @@ impl Decoder {
         if self.large.is_some() {
             return Ok(None);
         }
-        while let Some(line) = line(&self.buffer)? {
-            let (kind, end) = (line[0], line.len() + 2);
+        while let Some(Line { kind, number, end }) = Line::first(&self.buffer)? {
             match kind {
                 b'$' => {
-                    let Some(length) = length(line)? else {
+                    let Some(length) = self.length(number)? else {
                         self.buffer.advance(end);
                         return Ok(Some(Value::Nil));
                     };
@@ -181,7 +180,7 @@ impl Decoder {
                     return Ok(Some(Value::Bulk(value)));
                 }
                 b'*' => {
-                    let length = length(line)?;
+                    let length = self.length(number)?;
                     if length.is_some() && self.open.len() == MAX_DEPTH {
                         return Err(Garbled::at(&self.buffer));
                     }
@@ -196,18 +195,34 @@ impl Decoder {
                         }),
                     }
                 }
+                b':' => {
+                    let number = number.ok_or_else(|| Garbled::at(&self.buffer))?;
+                    self.buffer.advance(end);
+                    return Ok(Some(Value::Int(number)));
+                }
                 _ => {
-                    let text = self.buffer.split_to(end).freeze().slice(1..end - 2);
-                    return match kind {
-                        b'+' => Ok(Value::Status(text)),
-                        b'-' => Ok(Value::Error(String::from_utf8_lossy(&text).into_owned())),
-                        _ => integer(&text).map(Value::Int).ok_or_else(|| Garbled::at(&text)),
-                    }
-                    .map(Some);
+                    let value = match (kind, &self.buffer[1..end - 2]) {
+                        // Those that come by the thousand need no memory.
+                        (b'+', b"OK") => Value::Status(Bytes::from_static(b"OK")),
+                        (b'+', b"QUEUED") => Value::Status(Bytes::from_static(b"QUEUED")),
+                        (b'+', text) => Value::Status(Bytes::copy_from_slice(text)),
+                        (_, text) => Value::Error(String::from_utf8_lossy(text).into_owned()),
+                    };
+                    self.buffer.advance(end);
+                    return Ok(Some(value));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// The length that the first line gives by its number; `None` for nil.
+    fn length(&self, number: Option<i64>) -> Result<Option<usize>, Garbled> {
+        match number {
+            Some(-1) => Ok(None),
+            Some(length) if length >= 0 => Ok(usize::try_from(length).ok()),
+            _ => Err(Garbled::at(&self.buffer)),
+        }
     }
 
     /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
@@ -219,24 +234,48 @@ impl Decoder {
     }
 }
 
-/// The first line, without its end; `None` if that has not come yet.
-fn line(buffer: &[u8]) -> Result<Option<&[u8]>, Garbled> {
-    let is_known = buffer.first().is_none_or(|first| b"+-:$*".contains(first));
-    match buffer.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
-        Some(at) if at > 1 && buffer[at - 1] == b'\r' && is_known => Ok(Some(&buffer[..at - 1])),
-        Some(_) => Err(Garbled::at(buffer)),
-        // Something else may never send a line's end.
-        None if buffer.len() >= MAX_LINE || !is_known => Err(Garbled::at(buffer)),
-        None => Ok(None),
-    }
+/// The first line of what was received.
+struct Line {
+    kind: u8,
+    /// The number behind the kind, if the rest of the line is one.
+    number: Option<i64>,
+    /// Where the next line begins.
+    end: usize,
 }
 
-/// The length that a line gives; `None` for nil.
-fn length(line: &[u8]) -> Result<Option<usize>, Garbled> {
-    match integer(&line[1..]) {
-        Some(-1) => Ok(None),
-        Some(len) => usize::try_from(len).map(Some).map_err(|_| Garbled::at(line)),
-        None => Err(Garbled::at(line)),
+impl Line {
+    /// `None` if its end has not come yet.
+    fn first(buffer: &[u8]) -> Result<Option<Self>, Garbled> {
+        if let Some(line) = Self::length(buffer) {
+            return Ok(Some(line));
+        }
+        let is_known = buffer.first().is_none_or(|first| b"+-:$*".contains(first));
+        match buffer.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+            Some(at) if at > 1 && buffer[at - 1] == b'\r' && is_known => Ok(Some(Self {
+                kind: buffer[0],
+                number: integer(&buffer[1..at - 1]),
+                end: at + 1,
+            })),
+            Some(_) => Err(Garbled::at(buffer)),
+            // Something else may never send a line's end.
+            None if buffer.len() >= MAX_LINE || !is_known => Err(Garbled::at(buffer)),
+            None => Ok(None),
+        }
+    }
+
+    /// The line if it is a length of few digits, as nearly all are.
+    fn length(buffer: &[u8]) -> Option<Self> {
+        let (&kind, rest) = buffer.split_first().filter(|(kind, _)| b"$*".contains(kind))?;
+        let digits = rest.iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = rest.split_at(digits);
+        let number = digits
+            .iter()
+            .fold(0, |number, digit| 10 * number + i64::from(digit - b'0'));
+        (!digits.is_empty() && rest.starts_with(b"\r\n")).then_some(Self {
+            kind,
+            number: Some(number),
+            end: 1 + digits.len() + 2,
+        })
     }
 }
 
@@ -249,9 +288,24 @@ fn integer(digits: &[u8]) -> Option<i64> {
 pub(crate) struct Commands {
     pieces: Pieces,
     count: usize,
+    /// Where a value is written, whose length stands before it.
+    value: Pieces,
 }
 
 impl Commands {
+    /// With room for so many bytes of them.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        let mut commands = Self::default();
+        commands.pieces.reserve(bytes);
+        commands
+    }
+
+    /// Forgets all of them, but not the memory that they had.
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        self.count = 0;
+    }
+
     /// Starts a command of `arguments` arguments behind its name; that many have to follow.
     pub(crate) fn command(&mut self, name: &str, arguments: usize) -> &mut Self {
         self.count += 1;
@@ -268,11 +322,15 @@ impl Commands {
         self
     }
 
-    /// The next argument of the command, which may be large.
-    pub(crate) fn value(&mut self, value: &Pieces) -> &mut Self {
+    /// The next argument of the command, which `write` writes, and which may be large.
+    pub(crate) fn value(&mut self, write: impl FnOnce(&mut Pieces)) -> &mut Self {
+        let mut value = std::mem::take(&mut self.value);
+        write(&mut value);
         self.head(b'$', value.len());
-        self.pieces.append(value);
+        self.pieces.append(&value);
         self.pieces.extend_from_slice(b"\r\n");
+        value.clear();
+        self.value = value;
         self
     }
 
@@ -307,6 +365,12 @@ impl Commands {
     }
 
     fn head(&mut self, kind: u8, length: usize) {
+        if length < 10 {
+            // Most are, and this is much of what it takes to write a command.
+            return self
+                .pieces
+                .extend_from_slice(&[kind, b'0' + length as u8, b'\r', b'\n']);
+        }
         self.pieces.push(kind);
         self.pieces
             .extend_from_slice(itoa::Buffer::new().format(length).as_bytes());

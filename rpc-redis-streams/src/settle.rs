@@ -14,6 +14,7 @@ use crate::dedupe;
 use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
+use crate::pieces::Pieces;
 use crate::report::{Fate, Report, code_of, is_passing};
 use crate::resp::{Commands, Value};
 use crate::transaction::{self, Run};
@@ -84,7 +85,7 @@ impl Settling {
             }
             for ((caller, _), (codec, pack)) in replies {
                 // NOMKSTREAM: a caller that is gone must not get its inbox back.
-                let message = wire::replies(to.session, codec, pack);
+                let message = |out: &mut Pieces| wire::replies(out, to.session, codec, pack);
                 add_entry(commands, &to.keys.inbox(caller), None, true, message);
             }
             if !acknowledged.is_empty() {

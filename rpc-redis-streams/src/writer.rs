@@ -17,6 +17,7 @@ use crate::mailbox::{Mailbox, Renewal};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
 use crate::report::Fate;
+use crate::resp::Commands;
 use crate::shared::{REFUSED_PAUSE, Shared};
 use crate::turns::let_others_run;
 
@@ -48,6 +49,8 @@ pub(crate) struct Writer {
     io: Arc<Shared>,
     endpoint: Arc<dyn Endpoint>,
     connection: Connection,
+    /// What is being written.
+    commands: Commands,
     agreement: Agreement,
     /// Why requests are not written any more: servers have claimed the stream for something else.
     refused: Option<IoError>,
@@ -80,6 +83,7 @@ impl Writer {
             io,
             endpoint,
             connection,
+            commands: Commands::default(),
             agreement,
             refused: None,
             failures: 0,
@@ -150,13 +154,14 @@ impl Writer {
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
             divided: std::mem::take(&mut self.divided),
         };
-        let mut flush = Flush::new(messages, &self.io.destination, options, now);
+        self.commands.clear();
+        let flush = Flush::new(messages, &self.io.destination, options, now, &mut self.commands);
         if flush.len() == 0 {
             return self.io.outbox.settle(taken, Vec::new());
         }
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
-        let commands = flush.take_commands();
+        let commands = &mut self.commands;
         // Not the large ones: they would hold up what the reader is waiting for, and gain nothing.
         let fused = (commands.pieces().len() <= MAX_FUSED)
             .then(|| self.io.fuse.take())
@@ -171,7 +176,7 @@ impl Writer {
                 let idle = flush.size_of_idle_answers();
                 offer.write(commands, WRITE_LIMIT, idle, hurry).await
             }
-            None => self.connection.ask(&commands, WRITE_LIMIT).await,
+            None => self.connection.ask(commands, WRITE_LIMIT).await,
         };
         match answers {
             Ok(answers) => {

@@ -8,63 +8,60 @@ use tokio::time::Instant;
 use super::{EntryKind, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK};
 use crate::pieces::Pieces;
 
-/// What a head or a frame needs at most beside its names and payloads, roughly: saves growing the buffer.
-const FRAME_OVERHEAD: usize = 64;
-
 /// The entry of calls, or of notifications, of `session`; all must be of one kind and codec, and there must be 1 to
 /// [`rpc_core::delivery::MAX_PACK`] of them. Their time-to-live is what is left at `now`.
 pub(crate) fn requests<'a>(
+    out: &mut Pieces,
     session: SessionId,
     requests: impl IntoIterator<Item = &'a Request>,
     now: Instant,
-) -> Pieces {
+) {
     let mut requests = requests.into_iter().peekable();
     let Some(&first) = requests.peek() else {
         debug_assert!(false, "an entry of no requests");
-        return Pieces::default();
+        return;
     };
     let (kind, codec) = (first.kind, first.arguments.codec);
-    let mut out = head(
-        match kind {
-            Kind::Call => EntryKind::Call,
-            Kind::Notification => EntryKind::Notify,
-        },
-        session,
-        codec.name(),
-        FRAME_OVERHEAD + first.method.len(),
-    );
+    let entry = match kind {
+        Kind::Call => EntryKind::Call,
+        Kind::Notification => EntryKind::Notify,
+    };
+    head(out, entry, session, codec.name());
     for request in requests {
         debug_assert_eq!((request.kind, request.arguments.codec), (kind, codec), "a mixed entry");
-        push_request(&mut out, request, now);
+        push_request(out, request, now);
     }
-    out
 }
 
 /// The entry of replies of `session` to calls of one other session; all payloads must be of `codec`.
-pub(crate) fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Pieces {
-    let mut out = head(EntryKind::Reply, session, codec.name(), FRAME_OVERHEAD);
+pub(crate) fn replies<'a>(
+    out: &mut Pieces,
+    session: SessionId,
+    codec: Codec,
+    replies: impl IntoIterator<Item = &'a Reply>,
+) {
+    head(out, EntryKind::Reply, session, codec.name());
     for reply in replies {
-        push_reply(&mut out, reply, codec);
+        push_reply(out, reply, codec);
     }
-    out
 }
 
 /// The entry by which `session` gives calls up: their sequence numbers and deadlines.
 pub(crate) fn cancel(
+    out: &mut Pieces,
     session: SessionId,
     calls: impl IntoIterator<Item = (u64, Option<Instant>)>,
     now: Instant,
-) -> Pieces {
-    let mut out = head(EntryKind::Cancel, session, NO_CODEC, 0);
+) {
+    head(out, EntryKind::Cancel, session, NO_CODEC);
     for (sequence, deadline) in calls {
-        push_number(&mut out, sequence, b' ');
+        push_number(out, sequence, b' ');
         match deadline {
             None => out.extend_from_slice(NO_TTL.as_bytes()),
             Some(deadline) => out.extend_from_slice(itoa::Buffer::new().format(ms_left(deadline, now)).as_bytes()),
         }
         out.push(b'\n');
     }
-    out
 }
 
 /// The codec in which a reply is written.
@@ -76,17 +73,16 @@ pub(crate) fn codec_of(reply: &Reply) -> Codec {
 }
 
 /// The entry that opens the inbox of `session`.
-pub(crate) fn hello(session: SessionId) -> Vec<u8> {
-    head(EntryKind::Hello, session, NO_CODEC, 0).into()
+pub(crate) fn hello(out: &mut Pieces, session: SessionId) {
+    head(out, EntryKind::Hello, session, NO_CODEC);
 }
 
 /// The entry by which `session` asks the channels of the stream to close.
-pub(crate) fn close(session: SessionId) -> Pieces {
-    head(EntryKind::Close, session, NO_CODEC, 0)
+pub(crate) fn close(out: &mut Pieces, session: SessionId) {
+    head(out, EntryKind::Close, session, NO_CODEC);
 }
 
-fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Pieces {
-    let mut out = Pieces::with_capacity(FRAME_OVERHEAD + room);
+fn head(out: &mut Pieces, kind: EntryKind, session: SessionId, codec: &str) {
     out.extend_from_slice(kind.name().as_bytes());
     out.push(b' ');
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -94,7 +90,6 @@ fn head(kind: EntryKind, session: SessionId, codec: &str, room: usize) -> Pieces
     out.push(b' ');
     out.extend_from_slice(codec.as_bytes());
     out.push(b'\n');
-    out
 }
 
 fn push_request(out: &mut Pieces, request: &Request, now: Instant) {

@@ -132,6 +132,14 @@ fn plain(request: &Request) -> Plain {
 }
 
 /// Written at `now`.
+fn requests<'a>(session: SessionId, requests: impl IntoIterator<Item = &'a Request>, now: Instant) -> Pieces {
+    Pieces::written(|out| super::requests(out, session, requests, now))
+}
+
+fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Pieces {
+    Pieces::written(|out| super::replies(out, session, codec, replies))
+}
+
 fn decoded_requests(value: impl Into<Bytes>, now: Instant) -> (SessionId, Vec<Request>) {
     match decode([(FIELD, value.into())], Written::before(now, Duration::ZERO)).unwrap() {
         Decoded::Requests { caller, requests } => (caller, requests),
@@ -229,7 +237,7 @@ fn golden_replies() {
 fn golden_cancel() {
     let now = Instant::now();
     let calls = [(1, Some(now + Duration::from_millis(27_500))), (2, None)];
-    assert_eq!(text(cancel(caller(), calls, now)), CANCEL);
+    assert_eq!(text(Pieces::written(|out| cancel(out, caller(), calls, now))), CANCEL);
     let written = Written::before(now, Duration::ZERO);
     let Decoded::Cancel {
         caller: from,
@@ -244,8 +252,8 @@ fn golden_cancel() {
 
 #[test]
 fn golden_hello_and_close() {
-    assert_eq!(text(hello(caller())), HELLO);
-    assert_eq!(text(close(server())), CLOSE);
+    assert_eq!(text(Pieces::written(|out| hello(out, caller()))), HELLO);
+    assert_eq!(text(Pieces::written(|out| close(out, server()))), CLOSE);
     assert!(matches!(decode_value(HELLO).unwrap(), Decoded::Hello));
     assert!(matches!(decode_value(CLOSE).unwrap(), Decoded::Close { from } if from == server()));
 }
