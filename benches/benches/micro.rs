@@ -15,6 +15,9 @@ use rpc_core::{Codec, Headers, MemoryBroker, Mode, RpcChannel, SessionId, servic
 use tokio::time::Instant;
 
 #[allow(dead_code, unused_imports)]
+#[path = "../../rpc-redis-streams/src/decimal.rs"]
+mod decimal;
+#[allow(dead_code, unused_imports)]
 #[path = "../../rpc-redis-streams/src/pieces.rs"]
 mod pieces;
 #[allow(dead_code, unused_imports)]

@@ -1,7 +1,6 @@
 //! Watching who serves the stream: to refuse calls that nobody could run, and to end refused ones that nobody can answer
 //! any more.
 
-use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::descriptor::service_of;
 use crate::id::SessionId;
 use crate::io::{Mode, Peer};
-use crate::roster::{Roster, Standing, Verdict};
+use crate::roster::{Roster, Servers, Standing, Verdict};
 use crate::shared::Shared;
 
 /// How long refusals are collected before the registry is asked: under overload they come by the hundred.
@@ -103,7 +102,7 @@ impl Shared {
         let now = Instant::now();
         match peers {
             Ok(peers) => {
-                let mut servers = HashMap::new();
+                let mut servers = Servers::default();
                 for peer in peers.iter().filter(|peer| peer.alive && self.would_hear(peer)) {
                     for service in &peer.services {
                         *servers.entry(service.clone()).or_insert(0) += 1;

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use memchr::memchr;
 use rpc_core::EntryId;
 
+use crate::decimal::decimal;
 use crate::resp::Value;
 
 /// How many bytes an id has as the answer to XADD: those of a length, 13 digits (until the year 2286), a hyphen, and up to three
@@ -137,7 +139,11 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
 
 pub(crate) fn id(value: &Value) -> Option<EntryId> {
     match value {
-        Value::Bulk(bytes) | Value::Status(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+        Value::Bulk(bytes) | Value::Status(bytes) => {
+            let (ms, seq) = bytes.split_at(memchr(b'-', bytes)?);
+            let (ms, seq) = (decimal(ms)?, decimal(&seq[1..])?);
+            Some(EntryId { ms, seq })
+        }
         _ => None,
     }
 }

@@ -21,6 +21,7 @@ mod connection;
 mod creation;
 mod cursor;
 mod dead_letters;
+mod decimal;
 mod dedupe;
 mod destination;
 mod entry;

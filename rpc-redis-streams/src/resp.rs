@@ -6,6 +6,7 @@
 
 use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use memchr::memchr;
 use rpc_core::EntryId;
 
 use crate::pieces::Pieces;
@@ -15,6 +16,9 @@ const MAX_DEPTH: usize = 16;
 
 /// The longest line: of a status, an error or a length.
 const MAX_LINE: usize = 64 << 10;
+
+/// Most lengths have no more digits than these.
+const FEW_DIGITS: usize = 6;
 
 /// How much room there is for what is received next: at first, and after so much has come of one answer that it is a long
 /// one.
@@ -250,7 +254,7 @@ impl Line {
             return Ok(Some(line));
         }
         let is_known = buffer.first().is_none_or(|first| b"+-:$*".contains(first));
-        match buffer.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+        match memchr(b'\n', &buffer[..buffer.len().min(MAX_LINE)]) {
             Some(at) if at > 1 && buffer[at - 1] == b'\r' && is_known => Ok(Some(Self {
                 kind: buffer[0],
                 number: integer(&buffer[1..at - 1]),
@@ -266,16 +270,21 @@ impl Line {
     /// The line if it is a length of few digits, as nearly all are.
     fn length(buffer: &[u8]) -> Option<Self> {
         let (&kind, rest) = buffer.split_first().filter(|(kind, _)| b"$*".contains(kind))?;
-        let digits = rest.iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
-        let (digits, rest) = rest.split_at(digits);
-        let number = digits
-            .iter()
-            .fold(0, |number, digit| 10 * number + i64::from(digit - b'0'));
-        (!digits.is_empty() && rest.starts_with(b"\r\n")).then_some(Self {
-            kind,
-            number: Some(number),
-            end: 1 + digits.len() + 2,
-        })
+        let mut number = 0;
+        for (at, byte) in rest.iter().take(FEW_DIGITS + 1).enumerate() {
+            match byte {
+                b'0'..=b'9' => number = 10 * number + i64::from(byte - b'0'),
+                b'\r' if at > 0 && rest.get(at + 1) == Some(&b'\n') => {
+                    return Some(Self {
+                        kind,
+                        number: Some(number),
+                        end: 1 + at + 2,
+                    });
+                }
+                _ => return None,
+            }
+        }
+        None
     }
 }
 

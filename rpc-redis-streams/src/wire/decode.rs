@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use memchr::memchr;
 use rpc_core::delivery::MAX_PACK;
 use rpc_core::message::{Fault, FaultKind, Kind, Outcome, Reply, Request};
 use rpc_core::{Codec, Headers, Payload, SessionId};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
     Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK, Written,
     unknown_codec,
 };
+use crate::decimal::decimal;
 
 /// How much of what was found instead is shown.
 const SHOWN: usize = 40;
@@ -39,7 +42,7 @@ pub(crate) fn decode<N: AsRef<[u8]>>(
             others += 1;
         }
     }
-    let value = ours.ok_or(Malformed::Foreign)?;
+    let value = ours.ok_or_else(|| Malformed::Foreign)?;
     if others > 0 {
         return Err(Malformed::MoreFields(others));
     }
@@ -246,8 +249,7 @@ impl<'a> Cursor<'a> {
     /// The bytes up to the next line break, which is skipped.
     fn line(&mut self, what: &'static str) -> Result<&'a [u8], Malformed> {
         let rest = self.rest();
-        let end = rest.iter().position(|byte| *byte == b'\n');
-        let end = end.ok_or(Malformed::Truncated(what))?;
+        let end = memchr(b'\n', rest).ok_or_else(|| Malformed::Truncated(what))?;
         self.at += end + 1;
         Ok(&rest[..end])
     }
@@ -290,7 +292,7 @@ fn words<'a, const N: usize>(line: &'a [u8], what: &'static str) -> Result<[&'a 
     let mut found = line.split(|byte| *byte == b' ');
     let mut words: [&[u8]; N] = [&[]; N];
     for word in &mut words {
-        *word = found.next().ok_or(Malformed::Words { what, words: N })?;
+        *word = found.next().ok_or_else(|| Malformed::Words { what, words: N })?;
     }
     match found.next() {
         None => Ok(words),
@@ -300,13 +302,7 @@ fn words<'a, const N: usize>(line: &'a [u8], what: &'static str) -> Result<[&'a 
 
 /// A number of decimal digits, without a sign.
 fn number(what: &'static str, digits: &[u8], least: u64, greatest: u64) -> Result<u64, Malformed> {
-    let value = (!digits.is_empty()).then_some(0_u64).and_then(|zero| {
-        digits.iter().try_fold(zero, |value, byte| {
-            let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-            value.checked_mul(10)?.checked_add(digit)
-        })
-    });
-    value
+    decimal(digits)
         .filter(|value| (least..=greatest).contains(value))
         .ok_or_else(|| Malformed::Number {
             what,
@@ -318,16 +314,18 @@ fn number(what: &'static str, digits: &[u8], least: u64, greatest: u64) -> Resul
 
 fn session_id(text: &[u8]) -> Result<SessionId, Malformed> {
     // The one form that is written: a UUID has others, and a session must not have two names.
-    let uuid = str::from_utf8(text)
-        .ok()
-        .filter(|text| text.len() == uuid::fmt::Hyphenated::LENGTH);
-    uuid.and_then(|text| text.parse().ok())
-        .ok_or_else(|| Malformed::Session(shown(text)))
+    let uuid = (text.len() == uuid::fmt::Hyphenated::LENGTH).then(|| Uuid::try_parse_ascii(text));
+    match uuid {
+        Some(Ok(uuid)) => Ok(SessionId::from_uuid(uuid)),
+        _ => Err(Malformed::Session(shown(text))),
+    }
 }
 
 fn method_name(name: Bytes) -> Result<ByteString, Malformed> {
+    let is_plain = name.iter().all(u8::is_ascii_graphic);
     let name = ByteString::try_from(name).map_err(|_| Malformed::MethodNotText)?;
-    if !(1..=MAX_METHOD).contains(&name.len()) || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    let is_name = is_plain || !name.contains(|c: char| c.is_whitespace() || c.is_control());
+    if !(1..=MAX_METHOD).contains(&name.len()) || !is_name {
         return Err(Malformed::Method(shown(name.as_bytes())));
     }
     Ok(name)
