@@ -24,7 +24,7 @@ impl Destination {
     }
 }
 
-/// Adds an XADD of `message` to `key`. Its options stand before the id: behind it they would be fields.
+/// Adds an XADD of `message` to `key`.
 pub(crate) fn add_entry(
     commands: &mut Commands,
     key: &str,
@@ -32,6 +32,12 @@ pub(crate) fn add_entry(
     only_existing: bool,
     message: impl FnOnce(&mut Pieces),
 ) {
+    begin_entry(commands, key, max_len, only_existing);
+    commands.value(message);
+}
+
+/// Begins an XADD to `key`, of a value that follows. Its options stand before the id: behind it they would be fields.
+pub(crate) fn begin_entry(commands: &mut Commands, key: &str, max_len: Option<u64>, only_existing: bool) {
     let options = usize::from(only_existing) + if max_len.is_some() { 3 } else { 0 };
     commands.command("XADD", 4 + options).arg(key);
     if only_existing {
@@ -40,5 +46,5 @@ pub(crate) fn add_entry(
     if let Some(max_len) = max_len {
         commands.arg("MAXLEN").arg("~").number(max_len);
     }
-    commands.arg("*").arg(wire::FIELD).value(message);
+    commands.arg("*").arg(wire::FIELD);
 }

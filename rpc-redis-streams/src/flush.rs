@@ -10,7 +10,7 @@ use rpc_core::message::{Kind, Request, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::destination::{Destination, add_entry};
+use crate::destination::{Destination, add_entry, begin_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::packing::Packing;
@@ -136,12 +136,20 @@ impl Flush {
 
     fn add_requests(&self, to: &Destination, max_len: Option<u64>, now: Instant, commands: &mut Commands) {
         let mut packs = self.packing.iter();
+        // What is the same for all that goes to the stream.
+        let mut beginning = Commands::with_capacity(128);
+        if !self.together.is_empty() {
+            begin_entry(&mut beginning, &to.keys.requests, max_len, false);
+        }
         for count in &self.together {
             transaction::add(commands, *count, |commands| {
                 for (target, requests) in packs.by_ref().take(*count) {
                     let message = |out: &mut Pieces| wire::requests(out, to.session, requests, now);
                     match target {
-                        Target::Stream => add_entry(commands, &to.keys.requests, max_len, false, message),
+                        Target::Stream => {
+                            commands.append(&beginning);
+                            commands.value(message);
+                        }
                         Target::Session(session) => add_entry(commands, &to.keys.inbox(session), None, true, message),
                     }
                 }

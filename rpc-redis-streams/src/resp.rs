@@ -178,9 +178,9 @@ impl Decoder {
                         }
                         return Ok(None);
                     }
-                    self.buffer.advance(end);
-                    let value = self.buffer.split_to(length).freeze();
-                    self.buffer.advance(2);
+                    let mut value = self.buffer.split_to(end + length + 2).freeze();
+                    value.advance(end);
+                    value.truncate(length);
                     return Ok(Some(Value::Bulk(value)));
                 }
                 b'*' => {

@@ -107,8 +107,8 @@ fn push_request(out: &mut Pieces, request: &Request, now: Instant) {
         Some(deadline) => push_number(out, ms_left(deadline, now), b' '),
     }
     push_number(out, request.attempt, b' ');
-    push_number(out, headers.len(), b' ');
-    push_number(out, arguments.len(), b'\n');
+    push_number(out, headers.len() as u64, b' ');
+    push_number(out, arguments.len() as u64, b'\n');
     out.extend_from_slice(&headers);
     out.extend_from_bytes(arguments);
     out.push(b'\n');
@@ -124,7 +124,7 @@ fn push_reply(out: &mut Pieces, reply: &Reply, codec: Codec) {
     push_word(out, status);
     let micros = u64::try_from(reply.handler_time.as_micros()).unwrap_or(u64::MAX);
     push_number(out, micros, b' ');
-    push_number(out, len, b'\n');
+    push_number(out, len as u64, b'\n');
     match &reply.outcome {
         Outcome::Returned(payload) | Outcome::Failed(payload) => {
             debug_assert_eq!(payload.codec, codec, "a mixed entry");
@@ -135,9 +135,14 @@ fn push_reply(out: &mut Pieces, reply: &Reply, codec: Codec) {
     out.push(b'\n');
 }
 
-fn push_number(out: &mut Pieces, number: impl itoa::Integer, end: u8) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    out.push(end);
+fn push_number(out: &mut Pieces, number: impl Into<u64>, end: u8) {
+    match number.into() {
+        digit @ 0..10 => out.extend_from_slice(&[b'0' + digit as u8, end]),
+        number => {
+            out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+            out.push(end);
+        }
+    }
 }
 
 fn push_word(out: &mut Pieces, word: &str) {
