@@ -71,7 +71,10 @@ impl Iterator for Pairs {
 ///
 /// What is not of this shape is left out: Redis sends nothing else.
 pub(crate) fn entries(answer: Value) -> Vec<Entry> {
-    list(answer).into_iter().filter_map(entry).collect()
+    let answers = list(answer);
+    let mut entries = Vec::with_capacity(answers.len());
+    entries.extend(answers.into_iter().filter_map(entry));
+    entries
 }
 
 fn entry(value: Value) -> Option<Entry> {

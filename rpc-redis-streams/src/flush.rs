@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::destination::{Destination, add_entry, begin_entry};
 use crate::entry;
-use crate::outbox::Message;
+use crate::outbox::{Message, request_of};
 use crate::packing::Packing;
 use crate::pieces::Pieces;
 use crate::report::{Fate, Report, is_passing};
@@ -80,8 +80,9 @@ impl Flush {
         now: Instant,
         commands: &mut Commands,
     ) -> Self {
+        let requests = messages.iter().filter(|message| request_of(message).is_some()).count();
         let mut flush = Self {
-            packing: Packing::new(options.max_pack, options.max_len.is_some()),
+            packing: Packing::new(options.max_pack, options.max_len.is_some(), requests),
             signals: 0,
             cancels: Cancels::new(),
             questions: Vec::new(),
@@ -90,34 +91,11 @@ impl Flush {
             asks_length: false,
             last_sequence: 0,
         };
-        let mut settlements = Vec::new();
-        for message in messages {
-            match message {
-                Message::Ask { questions, answer } => flush.questions.push((questions, answer)),
-                // Nobody waits for it any more.
-                Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
-                Message::Outgoing(Outgoing::Request { target, request }) => {
-                    flush.asks_length |= options.asks_length && target == Target::Stream;
-                    flush.last_sequence = flush.last_sequence.max(request.sequence);
-                    flush.packing.add(target, request);
-                }
-                Message::Outgoing(Outgoing::SignalClose) => {
-                    flush.signals += 1;
-                }
-                // What has expired is not run anyway.
-                Message::Outgoing(Outgoing::Cancel {
-                    target,
-                    sequence,
-                    deadline,
-                }) => {
-                    if deadline.is_none_or(|deadline| deadline > now) {
-                        let calls = flush.cancels.entry(target).or_default();
-                        calls.push((sequence, deadline));
-                    }
-                }
-                settlement => settlements.push(settlement),
-            }
-        }
+        // In the memory of the messages themselves.
+        let settlements: Vec<Message> = messages
+            .into_iter()
+            .filter_map(|message| flush.take(message, options, now))
+            .collect();
         flush.together = divide(&flush.packing, if options.divided { 1 } else { TOGETHER });
         flush.add_requests(to, options.max_len, now, commands);
         flush.add_cancels(to, now, commands);
@@ -132,6 +110,33 @@ impl Flush {
             flush.settlings = vec![Settling::add(settlements, to, commands)];
         }
         flush
+    }
+
+    /// Takes a message that settles nothing; gives back one that does.
+    fn take(&mut self, message: Message, options: Options, now: Instant) -> Option<Message> {
+        match message {
+            Message::Ask { questions, answer } => self.questions.push((questions, answer)),
+            // Nobody waits for it any more.
+            Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
+            Message::Outgoing(Outgoing::Request { target, request }) => {
+                self.asks_length |= options.asks_length && target == Target::Stream;
+                self.last_sequence = self.last_sequence.max(request.sequence);
+                self.packing.add(target, request);
+            }
+            Message::Outgoing(Outgoing::SignalClose) => self.signals += 1,
+            Message::Outgoing(Outgoing::Cancel {
+                target,
+                sequence,
+                deadline,
+            }) => {
+                // What has expired is not run anyway.
+                if deadline.is_none_or(|deadline| deadline > now) {
+                    self.cancels.entry(target).or_default().push((sequence, deadline));
+                }
+            }
+            settlement => return Some(settlement),
+        }
+        None
     }
 
     fn add_requests(&self, to: &Destination, max_len: Option<u64>, now: Instant, commands: &mut Commands) {

@@ -231,7 +231,9 @@ impl GroupReader {
             let history = self.history(entry.id, deliveries);
             inbound.stream_entry(entry, Origin::Group, history)
         };
-        entries.into_iter().filter_map(open).collect()
+        let mut deliveries = Vec::with_capacity(entries.len());
+        deliveries.extend(entries.into_iter().filter_map(open));
+        deliveries
     }
 
     /// Hands an entry to the channel.

@@ -170,6 +170,14 @@ impl Outbox {
     }
 }
 
+/// The request in a message, if it is one.
+pub(crate) fn request_of(message: &Message) -> Option<&Request> {
+    match message {
+        Message::Outgoing(Outgoing::Request { request, .. }) => Some(request),
+        _ => None,
+    }
+}
+
 pub(crate) fn size_of(message: &Message) -> usize {
     let payload = match message {
         Message::Outgoing(Outgoing::Request { request, .. }) => request.arguments.bytes.len(),

@@ -29,12 +29,12 @@ pub(crate) struct Packing {
 }
 
 impl Packing {
-    /// For a stream that `keeps` a number of entries, or none that is settled.
-    pub(crate) fn new(most: usize, keeps: bool) -> Self {
+    /// For about so many requests, to a stream that `keeps` a number of entries, or none that is settled.
+    pub(crate) fn new(most: usize, keeps: bool, requests: usize) -> Self {
         Self {
             most: most.min(MAX_PACK),
             most_bytes: if keeps { MAX_BYTES_KEPT } else { MAX_BYTES },
-            requests: Vec::new(),
+            requests: Vec::with_capacity(requests),
             packs: Vec::new(),
             open: None,
         }
@@ -124,7 +124,7 @@ pub(crate) mod tests {
     }
 
     fn sizes_kept(most: usize, keeps: bool, requests: impl IntoIterator<Item = (Target, Request)>) -> Vec<usize> {
-        let mut packing = Packing::new(most, keeps);
+        let mut packing = Packing::new(most, keeps, 0);
         for (target, request) in requests {
             packing.add(target, request);
         }

@@ -140,6 +140,7 @@ impl Settling {
         if let Some((_, why)) = results.iter().find_map(entry::error) {
             report.trouble = Some(why);
         }
+        report.fates.reserve(self.settlements.len());
         let letters = self.settlements.iter().filter(|s| letter_of(s).is_some()).count();
         let (mut letters, mut records) = (results.iter(), results.iter().skip(letters));
         for settlement in self.settlements {

@@ -15,7 +15,7 @@ use crate::error::RedisStreamsError;
 use crate::flush::{Flush, Options};
 use crate::mailbox::{Mailbox, Renewal};
 use crate::meta::{self, Agreement};
-use crate::outbox::{MAX_FLUSH_MESSAGES, Message, size_of};
+use crate::outbox::{MAX_FLUSH_MESSAGES, Message, request_of, size_of};
 use crate::report::Fate;
 use crate::resp::Commands;
 use crate::shared::{REFUSED_PAUSE, Shared};
@@ -398,8 +398,5 @@ fn is_to_stream(message: &Message) -> bool {
 }
 
 fn sequence_of(message: &Message) -> Option<u64> {
-    match message {
-        Message::Outgoing(Outgoing::Request { request, .. }) => Some(request.sequence),
-        _ => None,
-    }
+    request_of(message).map(|request| request.sequence)
 }

@@ -153,9 +153,10 @@ fn decode_cancel(mut cursor: Cursor<'_>, caller: SessionId) -> Result<Decoded, M
 }
 
 fn decode_replies(mut cursor: Cursor<'_>, from: SessionId, codec: &[u8]) -> Result<Decoded, Malformed> {
+    let known = codec_named(codec).ok_or(codec);
     let mut replies = Vec::new();
     while !cursor.rest().is_empty() {
-        replies.push(decode_reply(&mut cursor, codec)?);
+        replies.push(decode_reply(&mut cursor, known)?);
     }
     if replies.is_empty() {
         return Err(Malformed::Empty(EntryKind::Reply.name()));
@@ -163,7 +164,7 @@ fn decode_replies(mut cursor: Cursor<'_>, from: SessionId, codec: &[u8]) -> Resu
     Ok(Decoded::Replies { from, replies })
 }
 
-fn decode_reply(cursor: &mut Cursor<'_>, codec: &[u8]) -> Result<Reply, Malformed> {
+fn decode_reply(cursor: &mut Cursor<'_>, codec: Result<Codec, &[u8]>) -> Result<Reply, Malformed> {
     let line = cursor.line("the first line of a reply")?;
     let [sequence, status, micros, len] = words(line, "the first line of a reply")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
@@ -179,7 +180,8 @@ fn decode_reply(cursor: &mut Cursor<'_>, codec: &[u8]) -> Result<Reply, Malforme
     })
 }
 
-fn outcome(status: &str, codec: &[u8], payload: Bytes) -> Outcome {
+/// How a call ended, with a payload in a codec, or in one of a name that is not known.
+fn outcome(status: &str, codec: Result<Codec, &[u8]>, payload: Bytes) -> Outcome {
     if status != STATUS_OK && status != STATUS_ERROR {
         let kind = FaultKind::from_name(status);
         // Bytes that are not UTF-8 are replaced rather than refused: a waiting call must hear that it failed.
@@ -189,8 +191,8 @@ fn outcome(status: &str, codec: &[u8], payload: Bytes) -> Outcome {
             _ => Fault::new(kind, text),
         });
     }
-    match codec_named(codec) {
-        Some(codec) => {
+    match codec {
+        Ok(codec) => {
             let payload = Payload { codec, bytes: payload };
             match status {
                 STATUS_OK => Outcome::Returned(payload),
@@ -198,7 +200,7 @@ fn outcome(status: &str, codec: &[u8], payload: Bytes) -> Outcome {
             }
         }
         // Not a malformed entry, for the same reason.
-        None => Outcome::Fault(Fault::new(FaultKind::BadResult, unknown_codec(&shown(codec)))),
+        Err(name) => Outcome::Fault(Fault::new(FaultKind::BadResult, unknown_codec(&shown(name)))),
     }
 }
 
@@ -332,6 +334,9 @@ fn method_name(name: Bytes) -> Result<ByteString, Malformed> {
 }
 
 fn status_name(name: &[u8]) -> Result<&str, Malformed> {
+    if name == STATUS_OK.as_bytes() {
+        return Ok(STATUS_OK);
+    }
     let is_name = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     str::from_utf8(name)
         .ok()

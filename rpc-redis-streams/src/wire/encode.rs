@@ -153,7 +153,8 @@ fn push_word(out: &mut Pieces, word: &str) {
 /// The time left until `deadline`, rounded up: a call that has time left must not look expired.
 fn ms_left(deadline: Instant, now: Instant) -> u64 {
     let left = deadline.saturating_duration_since(now);
-    u64::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    let part = u64::from(left.subsec_nanos().div_ceil(1_000_000));
+    left.as_secs().saturating_mul(1000).saturating_add(part)
 }
 
 fn headers_as_json(headers: &Headers) -> Vec<u8> {
