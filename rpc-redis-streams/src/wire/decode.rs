@@ -42,7 +42,9 @@ pub(crate) fn decode<N: AsRef<[u8]>>(
             others += 1;
         }
     }
-    let value = ours.ok_or_else(|| Malformed::Foreign)?;
+    let Some(value) = ours else {
+        return Err(Malformed::Foreign);
+    };
     if others > 0 {
         return Err(Malformed::MoreFields(others));
     }
@@ -251,7 +253,9 @@ impl<'a> Cursor<'a> {
     /// The bytes up to the next line break, which is skipped.
     fn line(&mut self, what: &'static str) -> Result<&'a [u8], Malformed> {
         let rest = self.rest();
-        let end = memchr(b'\n', rest).ok_or_else(|| Malformed::Truncated(what))?;
+        let Some(end) = memchr(b'\n', rest) else {
+            return Err(Malformed::Truncated(what));
+        };
         self.at += end + 1;
         Ok(&rest[..end])
     }
@@ -294,7 +298,10 @@ fn words<'a, const N: usize>(line: &'a [u8], what: &'static str) -> Result<[&'a 
     let mut found = line.split(|byte| *byte == b' ');
     let mut words: [&[u8]; N] = [&[]; N];
     for word in &mut words {
-        *word = found.next().ok_or_else(|| Malformed::Words { what, words: N })?;
+        let Some(next) = found.next() else {
+            return Err(Malformed::Words { what, words: N });
+        };
+        *word = next;
     }
     match found.next() {
         None => Ok(words),
