@@ -143,9 +143,15 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
 pub(crate) fn id(value: &Value) -> Option<EntryId> {
     match value {
         Value::Bulk(bytes) | Value::Status(bytes) => {
-            let (ms, seq) = bytes.split_at(memchr(b'-', bytes)?);
-            let (ms, seq) = (decimal(ms)?, decimal(&seq[1..])?);
-            Some(EntryId { ms, seq })
+            // The first of a millisecond may be written without its number.
+            let (ms, seq) = match memchr(b'-', bytes) {
+                Some(at) => (&bytes[..at], &bytes[at + 1..]),
+                None => (&bytes[..], &b"0"[..]),
+            };
+            Some(EntryId {
+                ms: decimal(ms)?,
+                seq: decimal(seq)?,
+            })
         }
         _ => None,
     }
@@ -182,6 +188,16 @@ mod tests {
             assert!(answer.len() <= ID_ANSWER_SIZE, "{answer:?}");
             let read_in_vain = answer + "*-1\r\n";
             assert!(read_in_vain.len() > ID_ANSWER_SIZE, "{read_in_vain:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_read_with_and_without_their_second_number() {
+        let (whole, first) = (id(&bulk("5-12")), id(&bulk("5")));
+        assert_eq!(whole, Some(EntryId { ms: 5, seq: 12 }));
+        assert_eq!(first, Some(EntryId { ms: 5, seq: 0 }));
+        for text in ["", "-", "5-", "-5", "5-1-2", "x-1"] {
+            assert_eq!(id(&bulk(text)), None, "{text:?}");
         }
     }
 

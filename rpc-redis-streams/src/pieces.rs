@@ -7,6 +7,9 @@ use bytes::Bytes;
 /// From so many bytes on, a reference costs less than a copy.
 const LARGE: usize = 2 << 10;
 
+/// How much memory is kept: that of a flush.
+const KEPT: usize = 256 << 10;
+
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
@@ -30,9 +33,11 @@ impl Pieces {
         self.small.reserve(small);
     }
 
-    /// Forgets everything but the memory of what was small.
+    /// Forgets everything, and keeps memory for what is small.
     pub(crate) fn clear(&mut self) {
         self.small.clear();
+        // Not what was needed once and may never be again.
+        self.small.shrink_to(KEPT);
         self.large.clear();
         self.large_bytes = 0;
     }
@@ -130,7 +135,17 @@ mod tests {
         let expected = [b"a", &large[..], b"bc", &large, b"d"].concat();
         assert_eq!(Vec::from(pieces), expected);
         assert!(Pieces::default().slices().is_empty());
-        inner.clear();
-        assert!(inner.slices().is_empty() && inner.len() == 0);
+    }
+
+    #[test]
+    fn what_is_cleared_holds_little_memory_and_nobody_elses() {
+        let large = Bytes::from(vec![b'x'; LARGE]);
+        let mut pieces = Pieces::default();
+        pieces.extend_from_bytes(&large);
+        pieces.extend_from_slice(&vec![b'y'; 2 * KEPT]);
+        pieces.clear();
+        assert!(pieces.slices().is_empty() && pieces.len() == 0);
+        assert!(large.is_unique());
+        assert!((1..=KEPT).contains(&pieces.small.capacity()));
     }
 }

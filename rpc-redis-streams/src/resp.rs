@@ -224,8 +224,8 @@ impl Decoder {
     fn length(&self, number: Option<i64>) -> Result<Option<usize>, Garbled> {
         match number {
             Some(-1) => Ok(None),
-            Some(length) if length >= 0 => Ok(usize::try_from(length).ok()),
-            _ => Err(Garbled::at(&self.buffer)),
+            Some(length) => usize::try_from(length).map(Some).map_err(|_| Garbled::at(&self.buffer)),
+            None => Err(Garbled::at(&self.buffer)),
         }
     }
 

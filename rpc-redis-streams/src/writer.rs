@@ -154,7 +154,6 @@ impl Writer {
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
             divided: std::mem::take(&mut self.divided),
         };
-        self.commands.clear();
         let flush = Flush::new(messages, &self.io.destination, options, now, &mut self.commands);
         if flush.len() == 0 {
             return self.io.outbox.settle(taken, Vec::new());
@@ -178,6 +177,8 @@ impl Writer {
             }
             None => self.connection.ask(commands, WRITE_LIMIT).await,
         };
+        // What was written is not to be held until there is something else to write.
+        self.commands.clear();
         match answers {
             Ok(answers) => {
                 self.failures = 0;
