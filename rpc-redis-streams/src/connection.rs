@@ -11,11 +11,12 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::commands::Commands;
 use crate::config::Config;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::pieces::Pieces;
-use crate::resp::{Commands, Decoder, Garbled, Value};
+use crate::resp::{Decoder, Garbled, Value};
 use crate::socket::{self, Socket};
 
 /// How long a name may take to be looked up, only to tell what went wrong.

@@ -2,9 +2,9 @@
 
 use rpc_core::SessionId;
 
+use crate::commands::Commands;
 use crate::keys::Keys;
 use crate::pieces::Pieces;
-use crate::resp::Commands;
 use crate::wire;
 
 /// Where a channel writes, and as whom.

@@ -10,13 +10,14 @@ use rpc_core::message::{Kind, Request, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::commands::Commands;
 use crate::destination::{Destination, add_entry, begin_entry};
 use crate::entry;
 use crate::outbox::{Message, request_of};
 use crate::packing::Packing;
 use crate::pieces::Pieces;
 use crate::report::{Fate, Report, is_passing};
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 use crate::settle::Settling;
 use crate::transaction::{self, Run};
 use crate::wire;

@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::commands::Commands;
 use crate::connection::{Broken, Connection};
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 use crate::shared::WATCHDOG;
 use crate::turns::let_others_run;
 

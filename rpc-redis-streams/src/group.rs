@@ -15,12 +15,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::pending::Unfetched;
 use crate::appetite::Appetite;
 use crate::claim::ALONE_POLL;
+use crate::commands::Commands;
 use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inbound::{History, Inbound};
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::turns::let_others_run;
 

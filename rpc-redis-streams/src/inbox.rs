@@ -8,13 +8,14 @@ use rpc_core::message::Origin;
 use rpc_core::{EntryId, Mode};
 use tokio::time::{Instant, sleep};
 
+use crate::commands::Commands;
 use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
 use crate::inbound::{History, Inbound};
 use crate::mailbox::trim_inbox;
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::subscription::Subscription;
 use crate::turns::let_others_run;

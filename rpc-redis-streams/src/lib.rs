@@ -16,6 +16,7 @@ mod backlog;
 mod bound;
 mod claim;
 mod clock;
+mod commands;
 mod config;
 mod connection;
 mod creation;

@@ -10,13 +10,14 @@ use rpc_core::io::{Outgoing, Record};
 use rpc_core::message::Reply;
 use rpc_core::{Codec, EntryId, SessionId};
 
+use crate::commands::Commands;
 use crate::dedupe;
 use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::pieces::Pieces;
 use crate::report::{Fate, Report, code_of, is_passing};
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 use crate::transaction::{self, Run};
 use crate::wire;
 

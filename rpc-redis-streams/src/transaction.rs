@@ -1,8 +1,9 @@
 //! Commands that Redis runs one after the other with nothing in between: MULTI, the commands, EXEC. One by itself needs neither.
 //! No IO in here.
 
+use crate::commands::Commands;
 use crate::entry;
-use crate::resp::{Commands, Value};
+use crate::resp::Value;
 
 /// Adds a transaction of `count` commands, which `add` adds.
 pub(crate) fn add(commands: &mut Commands, count: usize, add: impl FnOnce(&mut Commands)) {

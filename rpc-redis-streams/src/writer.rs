@@ -10,6 +10,7 @@ use rpc_core::{IoError, Mode};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::backlog::Backlog;
+use crate::commands::Commands;
 use crate::connection::Connection;
 use crate::error::RedisStreamsError;
 use crate::flush::{Flush, Options};
@@ -17,7 +18,6 @@ use crate::mailbox::{Mailbox, Renewal};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, request_of, size_of};
 use crate::report::Fate;
-use crate::resp::Commands;
 use crate::shared::{REFUSED_PAUSE, Shared};
 use crate::turns::let_others_run;
 
