@@ -22,7 +22,7 @@ impl Commands {
         commands
     }
 
-    /// Forgets all of them, but not the memory that they had.
+    /// Forgets all of them, and keeps memory for others.
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.count = 0;

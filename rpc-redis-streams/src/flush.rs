@@ -29,6 +29,9 @@ const MAX_CONTROL: u64 = 10_000;
 /// everybody's time; of many, Redis is to add some while a worker runs others.
 const TOGETHER: usize = 256;
 
+/// How many bytes an XADD has in front of its value, but for a long name.
+const BEGINNING_SIZE: usize = 128;
+
 /// How much work they are at the most: the worker whose read they end gets all of them, while its neighbours wait.
 const WORK_TOGETHER: Duration = Duration::from_millis(1);
 
@@ -142,9 +145,10 @@ impl Flush {
 
     fn add_requests(&self, to: &Destination, max_len: Option<u64>, now: Instant, commands: &mut Commands) {
         let mut packs = self.packing.iter();
-        // What is the same for all that goes to the stream.
-        let mut beginning = Commands::with_capacity(128);
+        // What is the same for all that goes to the stream. Most flushes of a worker have nothing that does.
+        let mut beginning = Commands::default();
         if !self.together.is_empty() {
+            beginning = Commands::with_capacity(BEGINNING_SIZE);
             begin_entry(&mut beginning, &to.keys.requests, max_len, false);
         }
         for count in &self.together {

@@ -22,15 +22,14 @@ use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
 use crate::inbound::{History, Inbound};
 use crate::resp::Value;
-use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
+use crate::shared::{READ_SIZE, REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::turns::let_others_run;
 
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
 const FULL: usize = 4;
 
-/// XREADGROUP and HGET, and how many bytes they have, but for long names.
+/// XREADGROUP and HGET.
 const READ_ANSWERS: usize = 2;
-const READ_SIZE: usize = 384;
 
 /// After so many bytes the stream is trimmed before its time. More than for the inbox, because it takes more commands.
 const TRIM_BYTES: usize = 8 << 20;

@@ -16,15 +16,12 @@ use crate::extent::{Extent, last_id};
 use crate::inbound::{History, Inbound};
 use crate::mailbox::trim_inbox;
 use crate::resp::Value;
-use crate::shared::{REFUSED_PAUSE, Shared, WATCHDOG, block_for};
+use crate::shared::{READ_SIZE, REFUSED_PAUSE, Shared, WATCHDOG, block_for};
 use crate::subscription::Subscription;
 use crate::turns::let_others_run;
 
 /// How many entries of each stream one read takes.
 const READ_COUNT: usize = 64;
-
-/// How many bytes the commands of a read have, but for long names.
-const READ_SIZE: usize = 384;
 
 /// After so many bytes the inbox is trimmed: Redis takes new memory for all that is not trimmed yet, which costs it more
 /// time than all else it does with a large entry.

@@ -7,6 +7,8 @@ use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memchr::memchr;
 
+use crate::decimal::decimal;
+
 /// An answer that is nested deeper than this is none of Redis's.
 const MAX_DEPTH: usize = 16;
 
@@ -246,7 +248,7 @@ struct Line {
 impl Line {
     /// `None` if its end has not come yet.
     fn first(buffer: &[u8]) -> Result<Option<Self>, Garbled> {
-        if let Some(line) = Self::length(buffer) {
+        if let Some(line) = Self::short(buffer) {
             return Ok(Some(line));
         }
         let is_known = buffer.first().is_none_or(|first| b"+-:$*".contains(first));
@@ -264,23 +266,15 @@ impl Line {
     }
 
     /// The line if it is a length of few digits, as nearly all are.
-    fn length(buffer: &[u8]) -> Option<Self> {
+    fn short(buffer: &[u8]) -> Option<Self> {
         let (&kind, rest) = buffer.split_first().filter(|(kind, _)| b"$*".contains(kind))?;
-        let mut number = 0;
-        for (at, byte) in rest.iter().take(FEW_DIGITS + 1).enumerate() {
-            match byte {
-                b'0'..=b'9' => number = 10 * number + i64::from(byte - b'0'),
-                b'\r' if at > 0 && rest.get(at + 1) == Some(&b'\n') => {
-                    return Some(Self {
-                        kind,
-                        number: Some(number),
-                        end: 1 + at + 2,
-                    });
-                }
-                _ => return None,
-            }
-        }
-        None
+        let digits = rest.iter().take(FEW_DIGITS + 1).position(|byte| *byte == b'\r')?;
+        let number = i64::try_from(decimal(&rest[..digits])?).ok();
+        (rest.get(digits + 1) == Some(&b'\n')).then_some(Self {
+            kind,
+            number,
+            end: 1 + digits + 2,
+        })
     }
 }
 

@@ -32,6 +32,9 @@ use crate::takeover::Estates;
 /// How much longer than it may block a read can stay unanswered before its connection counts as dead.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(1);
 
+/// How many bytes the commands of a blocking read have, but for long names.
+pub(crate) const READ_SIZE: usize = 384;
+
 /// How soon what Redis refused is tried again.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
