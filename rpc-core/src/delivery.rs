@@ -141,17 +141,27 @@ struct Held {
     open: u64,
     /// Whether any of its requests has begun to run.
     begun: bool,
+    /// Whether it was handed out again after all were settled.
+    again: bool,
 }
 
 impl Ledger {
     /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already, or empty, or too large, or
     /// after [`Ledger::hand_back`].
     pub fn take(&mut self, entry: EntryId, requests: usize) -> bool {
-        if self.closed || requests == 0 || requests > MAX_PACK || self.held.contains_key(&entry) {
+        if let Some(held) = self.held.get_mut(&entry) {
+            held.again |= held.open == 0;
             return false;
         }
-        let open = u64::MAX >> (MAX_PACK - requests);
-        self.held.insert(entry, Held { open, begun: false });
+        if self.closed || requests == 0 || requests > MAX_PACK {
+            return false;
+        }
+        let held = Held {
+            open: u64::MAX >> (MAX_PACK - requests),
+            begun: false,
+            again: false,
+        };
+        self.held.insert(entry, held);
         true
     }
 
@@ -183,9 +193,22 @@ impl Ledger {
         was_open && held.open == 0
     }
 
-    /// Forgets an entry whose acknowledgement is confirmed.
-    pub fn confirm(&mut self, entry: EntryId) {
-        self.held.remove(&entry);
+    /// Forgets an entry whose acknowledgement is confirmed; unless it was handed out again after it was settled: then it stays
+    /// held, and true says that it is to be acknowledged once more.
+    ///
+    /// An acknowledgement that comes between the end of a destroyed group and the beginning of its successor acknowledges
+    /// nothing, and the successor may have handed the entry out before that is confirmed.
+    pub fn confirm(&mut self, entry: EntryId) -> bool {
+        match self.held.get_mut(&entry) {
+            Some(held) if held.again => {
+                held.again = false;
+                true
+            }
+            _ => {
+                self.held.remove(&entry);
+                false
+            }
+        }
     }
 
     /// Whether the entry is held.
@@ -396,6 +419,22 @@ mod tests {
         assert!(ledger.begin(entry(2)), "the second request of what has begun");
     }
 
+    #[test]
+    fn what_is_handed_out_again_after_it_was_settled_is_acknowledged_once_more() {
+        let entry = EntryId { ms: 1, seq: 0 };
+        let mut ledger = Ledger::default();
+        assert!(ledger.take(entry, 1));
+        assert!(
+            !ledger.take(entry, 1),
+            "not settled: its acknowledgement is still to come"
+        );
+        assert!(ledger.settle(entry, 0));
+        assert!(!ledger.take(entry, 1));
+        assert!(ledger.confirm(entry) && ledger.holds(entry));
+        assert!(!ledger.settle(entry, 0), "it is settled");
+        assert!(!ledger.confirm(entry) && !ledger.holds(entry));
+    }
+
     #[derive(Clone, Debug)]
     enum Event {
         Deliver(u64, usize),
@@ -419,6 +458,7 @@ mod tests {
         ) {
             let mut ledger = Ledger::default();
             let mut model: HashMap<u64, HashSet<usize>> = HashMap::new();
+            let mut again = HashSet::new();
             for event in events {
                 match event {
                     Event::Deliver(n, k) => {
@@ -426,6 +466,8 @@ mod tests {
                         prop_assert_eq!(taken, (1..=MAX_PACK).contains(&k) && !model.contains_key(&n));
                         if taken {
                             model.insert(n, (0..k).collect());
+                        } else if model.get(&n).is_some_and(HashSet::is_empty) {
+                            again.insert(n);
                         }
                     }
                     Event::Settle(n, index) => {
@@ -436,8 +478,11 @@ mod tests {
                         prop_assert_eq!(last, expected);
                     }
                     Event::Confirm(n) => {
-                        ledger.confirm(EntryId { ms: n, seq: 0 });
-                        model.remove(&n);
+                        let once_more = ledger.confirm(EntryId { ms: n, seq: 0 });
+                        prop_assert_eq!(once_more, again.remove(&n));
+                        if !once_more {
+                            model.remove(&n);
+                        }
                     }
                 }
                 prop_assert_eq!(ledger.len(), model.len());

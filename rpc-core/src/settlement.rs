@@ -86,9 +86,12 @@ impl Settlements {
         self.ledger().hand_back()
     }
 
-    /// An acknowledgement is confirmed.
+    /// An acknowledgement is confirmed; it is sent once more if it was too early.
     pub(crate) fn confirmed(&self, entry: EntryId) {
-        self.ledger().confirm(entry);
+        let once_more = self.ledger().confirm(entry);
+        if once_more {
+            self.settled(self.io.session(), None, Some(entry), None);
+        }
     }
 
     pub(crate) fn holds(&self, entry: EntryId) -> bool {

@@ -104,6 +104,27 @@ async fn a_notification_is_tried_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_delivered_again_before_its_end_is_confirmed_is_acknowledged_again_and_not_run() {
+    let worker = Worker::new(Script::Fail(0));
+    let entry = EntryId { ms: 1, seq: 0 };
+    worker.deliver(1, "unit.call", None);
+    sleep(HOUR).await;
+    worker.deliver(1, "unit.call", None);
+    worker.dispatcher.settlements().confirmed(entry);
+    sleep(HOUR).await;
+    assert_eq!(worker.runs(), 1);
+    assert!(worker.dispatcher.settlements().holds(entry));
+    let sent = worker.io.sent.lock().unwrap();
+    let acknowledged = |message: &Outgoing, answered: bool| matches!(message, Outgoing::Settle { acknowledge: Some(e), reply, .. } if *e == entry && reply.is_some() == answered);
+    assert!(
+        sent.len() == 2 && acknowledged(&sent[0], true) && acknowledged(&sent[1], false),
+        "{sent:?}"
+    );
+    worker.dispatcher.settlements().confirmed(entry);
+    assert!(!worker.dispatcher.settlements().holds(entry));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_notification_that_always_fails_becomes_a_dead_letter() {
     let worker = Worker::new(Script::Fail(u32::MAX));
     worker.deliver(1, "unit.note", None);
