@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use memchr::memchr;
 use rpc_core::EntryId;
 
-use crate::decimal::decimal;
+use crate::decimal::entry_id;
 use crate::resp::Value;
+use crate::wire;
 
 /// How many bytes an id has as the answer to XADD: those of a length, 13 digits (until the year 2286), a hyphen, and up to three
 /// digits. Mostly it is one digit.
@@ -21,19 +21,33 @@ pub(crate) struct Entry {
     pub(crate) fields: Fields,
 }
 
-/// The names and values of an entry, in the list in which they came.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fields(Vec<Value>);
+/// The names and values of an entry.
+#[derive(Clone, Debug)]
+pub(crate) enum Fields {
+    /// The value of the only one, which has our name.
+    Ours(Bytes),
+    /// In the list in which they came.
+    All(Vec<Value>),
+}
 
 impl Fields {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        matches!(self, Self::All(values) if values.is_empty())
+    }
+
+    /// How many bytes they have.
+    fn size(&self) -> usize {
+        let size = |value: &Value| if let Value::Bulk(bytes) = value { bytes.len() } else { 0 };
+        match self {
+            Self::Ours(value) => wire::FIELD.len() + value.len(),
+            Self::All(values) => values.iter().map(size).sum(),
+        }
     }
 }
 
 impl From<Value> for Fields {
     fn from(value: Value) -> Self {
-        Self(list(value))
+        Self::All(list(value))
     }
 }
 
@@ -43,7 +57,7 @@ impl FromIterator<(Bytes, Bytes)> for Fields {
         let values = pairs
             .into_iter()
             .flat_map(|(name, value)| [Value::Bulk(name), Value::Bulk(value)]);
-        Self(values.collect())
+        Self::All(values.collect())
     }
 }
 
@@ -52,18 +66,29 @@ impl IntoIterator for Fields {
     type IntoIter = Pairs;
 
     fn into_iter(self) -> Pairs {
-        Pairs(self.0.into_iter())
+        let (ours, all) = match self {
+            Self::Ours(value) => (Some(value), Vec::new()),
+            Self::All(values) => (None, values),
+        };
+        let all = all.into_iter();
+        Pairs { ours, all }
     }
 }
 
 /// Names and values, one after the other.
-pub(crate) struct Pairs(std::vec::IntoIter<Value>);
+pub(crate) struct Pairs {
+    ours: Option<Bytes>,
+    all: std::vec::IntoIter<Value>,
+}
 
 impl Iterator for Pairs {
     type Item = (Bytes, Bytes);
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some((bytes(self.0.next()?)?, bytes(self.0.next()?)?))
+        if let Some(value) = self.ours.take() {
+            return Some((Bytes::from_static(wire::FIELD.as_bytes()), value));
+        }
+        Some((bytes(self.all.next()?)?, bytes(self.all.next()?)?))
     }
 }
 
@@ -78,6 +103,10 @@ pub(crate) fn entries(answer: Value) -> Vec<Entry> {
 }
 
 fn entry(value: Value) -> Option<Entry> {
+    if let Value::Entry { id, value } = value {
+        let fields = Fields::Ours(value);
+        return Some(Entry { id, fields });
+    }
     let mut parts = list(value).into_iter();
     let id = id(&parts.next()?)?;
     let fields = parts.next().unwrap_or_default().into();
@@ -97,16 +126,18 @@ pub(crate) fn streams(answer: Value) -> Vec<(Bytes, Vec<Entry>)> {
 
 /// How many bytes their fields have.
 pub(crate) fn size(entries: &[Entry]) -> usize {
-    let fields = entries.iter().flat_map(|entry| &entry.fields.0);
-    fields
-        .map(|field| if let Value::Bulk(bytes) = field { bytes.len() } else { 0 })
-        .sum()
+    entries.iter().map(|entry| entry.fields.size()).sum()
 }
 
 /// The elements of a list; none if it is something else (nil, say).
 pub(crate) fn list(value: Value) -> Vec<Value> {
     match value {
         Value::Array(values) => values,
+        Value::Entry { id, value } => {
+            let name = Bytes::from_static(wire::FIELD.as_bytes());
+            let fields = Value::Array(vec![Value::Bulk(name), Value::Bulk(value)]);
+            vec![Value::Bulk(id.to_string().into()), fields]
+        }
         _ => Vec::new(),
     }
 }
@@ -142,17 +173,7 @@ pub(crate) fn number(value: &Value) -> Option<u64> {
 
 pub(crate) fn id(value: &Value) -> Option<EntryId> {
     match value {
-        Value::Bulk(bytes) | Value::Status(bytes) => {
-            // The first of a millisecond may be written without its number.
-            let (ms, seq) = match memchr(b'-', bytes) {
-                Some(at) => (&bytes[..at], &bytes[at + 1..]),
-                None => (&bytes[..], &b"0"[..]),
-            };
-            Some(EntryId {
-                ms: decimal(ms)?,
-                seq: decimal(seq)?,
-            })
-        }
+        Value::Bulk(bytes) | Value::Status(bytes) => entry_id(bytes),
         _ => None,
     }
 }
@@ -192,16 +213,6 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_read_with_and_without_their_second_number() {
-        let (whole, first) = (id(&bulk("5-12")), id(&bulk("5")));
-        assert_eq!(whole, Some(EntryId { ms: 5, seq: 12 }));
-        assert_eq!(first, Some(EntryId { ms: 5, seq: 0 }));
-        for text in ["", "-", "5-", "-5", "5-1-2", "x-1"] {
-            assert_eq!(id(&bulk(text)), None, "{text:?}");
-        }
-    }
-
-    #[test]
     fn deleted_entries_have_no_fields_and_nil_is_nothing() {
         let answer = Value::Array(vec![
             Value::Array(vec![bulk("5-1"), Value::Nil]),
@@ -212,5 +223,18 @@ mod tests {
         let fields: Vec<_> = entries[1].fields.clone().into_iter().collect();
         assert_eq!(fields, [(Bytes::from("a"), Bytes::from("b"))]);
         assert!(streams(Value::Nil).is_empty());
+    }
+
+    #[test]
+    fn an_entry_of_ours_is_what_its_list_would_be() {
+        let id = EntryId { ms: 5, seq: 2 };
+        let ours = Value::Entry { id, value: "b".into() };
+        let spelt = Value::Array(vec![bulk("5-2"), Value::Array(vec![bulk(wire::FIELD), bulk("b")])]);
+        assert_eq!(Value::Array(list(ours.clone())), spelt);
+        for entry in entries(Value::Array(vec![ours, spelt])) {
+            assert_eq!((entry.id, entry.fields.size(), entry.fields.is_empty()), (id, 5, false));
+            let fields: Vec<_> = entry.fields.into_iter().collect();
+            assert_eq!(fields, [(Bytes::from(wire::FIELD), Bytes::from("b"))]);
+        }
     }
 }

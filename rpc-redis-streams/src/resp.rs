@@ -6,8 +6,10 @@
 use bytes::buf::Limit;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use memchr::memchr;
+use rpc_core::EntryId;
 
-use crate::decimal::decimal;
+use crate::decimal::{decimal, entry_id};
+use crate::wire;
 
 /// An answer that is nested deeper than this is none of Redis's.
 const MAX_DEPTH: usize = 16;
@@ -40,6 +42,13 @@ pub(crate) enum Value {
     /// A slice of what was received.
     Bulk(Bytes),
     Array(Vec<Value>),
+    /// An entry of a stream that has one field, which has our name. Those come by the thousand, and as lists within lists each
+    /// would take five allocations.
+    Entry {
+        id: EntryId,
+        /// A slice of what was received.
+        value: Bytes,
+    },
     /// An error that Redis gives as the answer to one command: its code and the rest.
     Error(String),
 }
@@ -182,6 +191,9 @@ impl Decoder {
                     return Ok(Some(Value::Bulk(value)));
                 }
                 b'*' => {
+                    if let Some(entry) = self.entry() {
+                        return Ok(Some(entry));
+                    }
                     let length = self.length(number)?;
                     if length.is_some() && self.open.len() == MAX_DEPTH {
                         return Err(Garbled::at(&self.buffer));
@@ -225,6 +237,15 @@ impl Decoder {
             Some(length) => usize::try_from(length).map(Some).map_err(|_| Garbled::at(&self.buffer)),
             None => Err(Garbled::at(&self.buffer)),
         }
+    }
+
+    /// The entry of ours that comes next, if it is one and all of it is there.
+    fn entry(&mut self) -> Option<Value> {
+        let (id, value, length) = whole_entry(&self.buffer)?;
+        let mut taken = self.buffer.split_to(value + length + 2).freeze();
+        taken.advance(value);
+        taken.truncate(length);
+        Some(Value::Entry { id, value: taken })
     }
 
     /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
@@ -276,6 +297,22 @@ impl Line {
             end: 1 + digits + 2,
         })
     }
+}
+
+/// The entry of ours with which what was received begins: its id, and where its value begins and how long that is.
+fn whole_entry(received: &[u8]) -> Option<(EntryId, usize, usize)> {
+    let (id, rest) = string(received.strip_prefix(b"*2\r\n")?)?;
+    let (name, rest) = string(rest.strip_prefix(b"*2\r\n")?)?;
+    let (value, rest) = string(rest)?;
+    let end = received.len() - rest.len() - 2;
+    (name == wire::FIELD.as_bytes()).then_some((entry_id(id)?, end - value.len(), value.len()))
+}
+
+/// The bulk string with which `received` begins, and what follows it; `None` unless all of it is there.
+fn string(received: &[u8]) -> Option<(&[u8], &[u8])> {
+    let line = Line::short(received).filter(|line| line.kind == b'$')?;
+    let (text, rest) = received[line.end..].split_at_checked(usize::try_from(line.number?).ok()?)?;
+    Some((text, rest.strip_prefix(b"\r\n")?))
 }
 
 fn integer(digits: &[u8]) -> Option<i64> {
@@ -350,6 +387,39 @@ mod tests {
                 "pieces of {piece}"
             );
         }
+    }
+
+    #[test]
+    fn entries_of_ours_are_read_whatever_the_pieces_they_come_in() {
+        let value = "v".repeat(2 * LARGE);
+        let entry = |id: &str, name: &str, value: &str| {
+            let strings = [name, value].map(|text| format!("${}\r\n{text}\r\n", text.len()));
+            format!("*2\r\n${}\r\n{id}\r\n*2\r\n{}", id.len(), strings.concat())
+        };
+        let all = [
+            entry("5-2", wire::FIELD, "ab"),
+            entry("5-3", "name", "ab"),
+            entry("six", wire::FIELD, ""),
+            entry("7-0", wire::FIELD, &value),
+        ];
+        let answer = format!("*4\r\n{}", all.concat());
+        for piece in [1, 7, 100, answer.len()] {
+            let values = decode(answer.as_bytes(), piece).unwrap();
+            let entries = crate::entry::entries(values[0].clone());
+            let ids: Vec<_> = entries.iter().map(|entry| entry.id.to_string()).collect();
+            assert_eq!(ids, ["5-2", "5-3", "7-0"], "the id that is none is left out");
+            let fields: Vec<_> = entries.into_iter().flat_map(|entry| entry.fields).collect();
+            let expected = [(wire::FIELD, "ab"), ("name", "ab"), (wire::FIELD, &value)];
+            let expected = expected.map(|(name, value)| (Bytes::from(name), Bytes::from(value.to_owned())));
+            assert!(fields == expected, "pieces of {piece}");
+        }
+        let whole = entry("5-2", wire::FIELD, "ab");
+        let id = EntryId { ms: 5, seq: 2 };
+        let value = Bytes::from("ab");
+        assert_eq!(
+            decode(whole.as_bytes(), whole.len()),
+            Ok(vec![Value::Entry { id, value }])
+        );
     }
 
     #[test]
