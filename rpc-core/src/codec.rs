@@ -5,11 +5,11 @@ mod messagepack;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
@@ -18,6 +18,13 @@ use crate::json;
 /// The greatest value that is copied from where it was written, in bytes: that costs less than allocating for one of unknown
 /// size, and once more for sharing it.
 const COPIED: usize = 16 << 10;
+
+/// The greatest value that shares its memory with those that were written before and after it, in bytes: of many that are alive at
+/// the same time, each would be an allocation off the fast path, and all go at about the same time.
+const SHARING: usize = 256;
+
+/// How much memory they share.
+const SHARED: usize = 4 << 10;
 
 /// How arguments and results are written.
 ///
@@ -128,7 +135,7 @@ impl Codec {
         let bytes = if out.len() > COPIED {
             out.into()
         } else {
-            let bytes = Bytes::copy_from_slice(&out);
+            let bytes = copy(&out);
             SCRATCH.set(out);
             bytes
         };
@@ -143,6 +150,19 @@ impl Codec {
             Self::MessagePack => messagepack::write(out, value).map_err(CodecError::new),
         }
     }
+}
+
+fn copy(value: &[u8]) -> Bytes {
+    thread_local! {
+        static CHUNK: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED));
+    }
+    if value.len() > SHARING {
+        return Bytes::copy_from_slice(value);
+    }
+    CHUNK.with_borrow_mut(|chunk| {
+        chunk.extend_from_slice(value);
+        chunk.split().freeze()
+    })
 }
 
 /// An encoded value and the codec that reads it.

@@ -172,13 +172,15 @@ pub(crate) struct Alive {
 
 impl Route for Alive {
     fn call(self: Arc<Self>, target: Target, draft: Draft) -> Pin<Box<dyn Future<Output = Ending> + Send>> {
-        Box::pin(async move { self.make(target, draft).await })
+        Box::pin(self.make(target, draft))
     }
 }
 
 impl Alive {
     /// Makes a call and waits for its end.
-    async fn make(&self, target: Target, draft: Draft) -> Ending {
+    ///
+    /// Takes the channel and not a reference to it: a future that borrows from another has to be kept within it.
+    async fn make(self: Arc<Self>, target: Target, draft: Draft) -> Ending {
         let shared = &self.shared;
         let started = Instant::now();
         let (method, kind) = (draft.method.name(), draft.kind);

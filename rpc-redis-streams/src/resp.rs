@@ -31,6 +31,9 @@ const LARGE: usize = 16 << 10;
 /// How much memory a length is believed that nothing bears out yet.
 const CREDIT: usize = 1 << 20;
 
+/// The answer that comes by the thousand.
+const QUEUED: &[u8] = b"+QUEUED\r\n";
+
 /// What Redis answers.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Value {
@@ -170,6 +173,10 @@ impl Decoder {
         if self.large.is_some() {
             return Ok(None);
         }
+        if self.buffer.starts_with(QUEUED) {
+            self.buffer.advance(QUEUED.len());
+            return Ok(Some(Value::Status(Bytes::from_static(b"QUEUED"))));
+        }
         while let Some(Line { kind, number, end }) = Line::first(&self.buffer)? {
             match kind {
                 b'$' => {
@@ -216,9 +223,7 @@ impl Decoder {
                 }
                 _ => {
                     let value = match (kind, &self.buffer[1..end - 2]) {
-                        // Those that come by the thousand need no memory.
                         (b'+', b"OK") => Value::Status(Bytes::from_static(b"OK")),
-                        (b'+', b"QUEUED") => Value::Status(Bytes::from_static(b"QUEUED")),
                         (b'+', text) => Value::Status(Bytes::copy_from_slice(text)),
                         (_, text) => Value::Error(String::from_utf8_lossy(text).into_owned()),
                     };
