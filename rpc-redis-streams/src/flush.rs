@@ -18,7 +18,7 @@ use crate::packing::Packing;
 use crate::pieces::Pieces;
 use crate::report::{Fate, Report, is_passing};
 use crate::resp::Value;
-use crate::settle::Settling;
+use crate::settle::{Settling, is_settlement};
 use crate::transaction::{self, Run};
 use crate::wire;
 
@@ -95,11 +95,12 @@ impl Flush {
             asks_length: false,
             last_sequence: 0,
         };
-        // In the memory of the messages themselves.
-        let settlements: Vec<Message> = messages
-            .into_iter()
-            .filter_map(|message| flush.take(message, options, now))
-            .collect();
+        let settlements: Vec<Message> = if messages.iter().all(is_settlement) {
+            messages
+        } else {
+            let others = messages.into_iter();
+            others.filter_map(|message| flush.take(message, options, now)).collect()
+        };
         flush.together = divide(&flush.packing, if options.divided { 1 } else { TOGETHER });
         flush.add_requests(to, options.max_len, now, commands);
         flush.add_cancels(to, now, commands);
@@ -228,19 +229,28 @@ impl Flush {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
         let packs = self.answers_to_packs(&mut answers);
-        for (pack, target, request) in self.packing.into_requests() {
-            match judge(packs.get(pack).unwrap_or(&Value::Nil), target) {
-                Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
-                Ok(()) => {}
-                Err(Refusal::Final(failure)) => report.fates.push(Fate::Failed(request.sequence, target, failure)),
-                Err(Refusal::NotYet(why)) => {
-                    report.demoted |= why.starts_with("READONLY");
-                    report.trouble = Some(why);
-                    report.again.push(again(target, request));
-                }
-                Err(Refusal::WithOthers) => {
-                    report.divide = true;
-                    report.again.push(again(target, request));
+        // Each has an id, as nearly always.
+        if packs.len() == self.packing.len() && packs.iter().all(|answer| matches!(answer, Value::Bulk(_))) {
+            let requests = self.packing.iter().flat_map(|(_, pack)| pack);
+            let accepted = requests.filter(|request| request.kind == Kind::Notification);
+            report
+                .fates
+                .extend(accepted.map(|request| Fate::Accepted(request.sequence)));
+        } else {
+            for (pack, target, request) in self.packing.into_requests() {
+                match judge(packs.get(pack).unwrap_or(&Value::Nil), target) {
+                    Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
+                    Ok(()) => {}
+                    Err(Refusal::Final(failure)) => report.fates.push(Fate::Failed(request.sequence, target, failure)),
+                    Err(Refusal::NotYet(why)) => {
+                        report.demoted |= why.starts_with("READONLY");
+                        report.trouble = Some(why);
+                        report.again.push(again(target, request));
+                    }
+                    Err(Refusal::WithOthers) => {
+                        report.divide = true;
+                        report.again.push(again(target, request));
+                    }
                 }
             }
         }

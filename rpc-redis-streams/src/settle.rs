@@ -138,10 +138,13 @@ impl Settling {
     }
 
     fn executed(self, results: &[Value], report: &mut Report) {
-        if let Some((_, why)) = results.iter().find_map(entry::error) {
-            report.trouble = Some(why);
-        }
         report.fates.reserve(self.settlements.len());
+        let Some((_, why)) = results.iter().find_map(entry::error) else {
+            let confirmed = self.settlements.iter().filter_map(acknowledged);
+            report.fates.extend(confirmed.map(Fate::Confirmed));
+            return;
+        };
+        report.trouble = Some(why);
         let letters = self.settlements.iter().filter(|s| letter_of(s).is_some()).count();
         let (mut letters, mut records) = (results.iter(), results.iter().skip(letters));
         for settlement in self.settlements {
@@ -180,6 +183,15 @@ impl Settling {
             }
         }
         report.trouble = Some(why);
+    }
+}
+
+/// Whether a message settles a delivery.
+pub(crate) fn is_settlement(message: &Message) -> bool {
+    match message {
+        Message::Outgoing(message) => matches!(message, Outgoing::Settle { .. } | Outgoing::DeadLetter { .. }),
+        Message::Malformed { .. } => true,
+        Message::Ask { .. } => false,
     }
 }
 
