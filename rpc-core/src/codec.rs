@@ -26,6 +26,9 @@ const SHARING: usize = 256;
 /// How much memory they share.
 const SHARED: usize = 4 << 10;
 
+/// The greatest value whose memory is kept for the next one, in bytes.
+const KEPT: usize = 512 << 10;
+
 /// How arguments and results are written.
 ///
 /// The codec is named beside every payload, so peers that write different ones understand each other. Whoever calls
@@ -125,15 +128,19 @@ impl Codec {
         self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
     ) -> Result<Payload, CodecError> {
-        thread_local! {
-            static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-        }
         // Taken out: a value may encode others while it is written.
         let mut out = SCRATCH.take();
+        if out.capacity() == 0 {
+            out = give_back(LENT.take()).unwrap_or_default();
+        }
         out.clear();
         let written = write(&mut out);
         let bytes = if out.len() > COPIED {
-            out.into()
+            let bytes = Bytes::from(out);
+            if bytes.len() <= KEPT {
+                LENT.set(bytes.clone());
+            }
+            bytes
         } else {
             let bytes = copy(&out);
             SCRATCH.set(out);
@@ -152,10 +159,26 @@ impl Codec {
     }
 }
 
+thread_local! {
+    /// Where values are written.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The memory of the last large one. Not until its pages are touched does new memory cost anything, and then more than all that
+    /// is done with what is in them.
+    static LENT: Cell<Bytes> = const { Cell::new(Bytes::new()) };
+    /// What small ones share.
+    static CHUNK: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED));
+}
+
+/// The memory of a value, if nobody has the value any more.
+fn give_back(mut lent: Bytes) -> Option<Vec<u8>> {
+    lent.is_unique().then(|| {
+        // Nothing is to be moved to the front.
+        lent.clear();
+        lent.into()
+    })
+}
+
 fn copy(value: &[u8]) -> Bytes {
-    thread_local! {
-        static CHUNK: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED));
-    }
     if value.len() > SHARING {
         return Bytes::copy_from_slice(value);
     }

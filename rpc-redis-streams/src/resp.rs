@@ -31,6 +31,10 @@ const LARGE: usize = 16 << 10;
 /// How much memory a length is believed that nothing bears out yet.
 const CREDIT: usize = 1 << 20;
 
+/// How much memory of a large bulk string is kept for the next one. New memory costs nothing until its pages are touched, and then
+/// more than all that is done with what is in them.
+const KEPT: usize = 512 << 10;
+
 /// The answer that comes by the thousand.
 const QUEUED: &[u8] = b"+QUEUED\r\n";
 
@@ -105,6 +109,8 @@ pub(crate) struct Decoder {
     open: Vec<List>,
     /// The bulk string that is being received, if it is a large one.
     large: Option<Large>,
+    /// The memory of the last large one, which others may still hold.
+    lent: BytesMut,
 }
 
 #[derive(Debug)]
@@ -127,6 +133,7 @@ impl Default for Decoder {
             read_size: READ_SIZE,
             open: Vec::new(),
             large: None,
+            lent: BytesMut::new(),
         }
     }
 }
@@ -168,7 +175,7 @@ impl Decoder {
     /// The next value that is not a list with something in it: such a list is opened, and the value its first.
     fn value(&mut self) -> Result<Option<Value>, Garbled> {
         if let Some(large) = self.large.take_if(|large| large.received.len() == large.length) {
-            return Ok(Some(Value::Bulk(large.received.freeze().slice(..large.length - 2))));
+            return Ok(Some(Value::Bulk(self.end(large))));
         }
         if self.large.is_some() {
             return Ok(None);
@@ -255,10 +262,25 @@ impl Decoder {
 
     /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
     fn begin(&mut self, length: usize) {
-        let mut received = BytesMut::with_capacity(length.min(CREDIT));
+        let mut received = std::mem::take(&mut self.lent);
+        let believed = length.min(CREDIT);
+        if !received.try_reclaim(believed) {
+            received = BytesMut::with_capacity(believed);
+        }
         received.extend_from_slice(&self.buffer);
         self.buffer.clear();
         self.large = Some(Large { length, received });
+    }
+
+    /// The large bulk string, when all of it was received.
+    fn end(&mut self, Large { length, mut received }: Large) -> Bytes {
+        let is_kept = received.capacity() <= KEPT;
+        let mut value = received.split().freeze();
+        value.truncate(length - 2);
+        if is_kept {
+            self.lent = received;
+        }
+        value
     }
 }
 
