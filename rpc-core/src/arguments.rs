@@ -151,6 +151,14 @@ struct ListVisitor<'a, L> {
     list: PhantomData<L>,
 }
 
+impl<L> Clone for ListVisitor<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for ListVisitor<'_, L> {}
+
 impl<'de, L: DecodeArguments> Visitor<'de> for ListVisitor<'_, L> {
     type Value = L;
 

@@ -215,14 +215,9 @@ impl Payload {
     }
 
     /// Has `seed` read the value.
-    pub(crate) fn decode_by<'de, S: DeserializeSeed<'de>>(&'de self, seed: S) -> Result<S::Value, CodecError> {
+    pub(crate) fn decode_by<'de, S: DeserializeSeed<'de> + Copy>(&'de self, seed: S) -> Result<S::Value, CodecError> {
         match self.codec {
-            Codec::Json => {
-                let mut json = serde_json::Deserializer::from_slice(&self.bytes);
-                seed.deserialize(&mut json)
-                    .and_then(|value| json.end().map(|()| value))
-                    .map_err(CodecError::new)
-            }
+            Codec::Json => json::read(&self.bytes, seed).map_err(CodecError::new),
             #[cfg(feature = "messagepack")]
             Codec::MessagePack => messagepack::from_slice(&self.bytes, seed).map_err(CodecError::new),
         }

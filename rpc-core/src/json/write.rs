@@ -1,15 +1,11 @@
-//! JSON as `serde_json` writes it, but faster where a value is one long text.
-//!
-//! `serde_json` looks at a text byte by byte for what it has to escape, which takes longer than all copies of a large payload
-//! together. So a value that is a text is written here, and everything else there.
+//! Writing.
 
 use std::fmt;
 
 use serde::Serialize;
 use serde::ser::{Impossible, SerializeSeq, Serializer};
 
-/// How many bytes are looked at in one go: a few vector registers.
-const BLOCK: usize = 64;
+use super::{BLOCK, has_escaped, is_escaped};
 
 /// Appends `value`.
 ///
@@ -63,8 +59,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut written = 0;
     for (number, block) in bytes.chunks(BLOCK).enumerate() {
-        // Without a branch, so that it is done many bytes at a time.
-        if !block.iter().fold(false, |found, byte| found | is_escaped(*byte)) {
+        if !has_escaped(block) {
             continue;
         }
         for (at, byte) in (number * BLOCK..).zip(block).filter(|(_, byte)| is_escaped(**byte)) {
@@ -75,10 +70,6 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&bytes[written..]);
     out.push(b'"');
-}
-
-fn is_escaped(byte: u8) -> bool {
-    (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }
 
 fn escape(out: &mut Vec<u8>, byte: u8) {
