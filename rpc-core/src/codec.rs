@@ -27,7 +27,7 @@ const SHARING: usize = 256;
 const SHARED: usize = 4 << 10;
 
 /// The greatest value whose memory is kept for the next one, in bytes.
-const KEPT: usize = 512 << 10;
+const KEPT: usize = 2 << 20;
 
 /// How arguments and results are written.
 ///

@@ -33,7 +33,7 @@ const CREDIT: usize = 1 << 20;
 
 /// How much memory of a large bulk string is kept for the next one. New memory costs nothing until its pages are touched, and then
 /// more than all that is done with what is in them.
-const KEPT: usize = 512 << 10;
+const KEPT: usize = 2 << 20;
 
 /// The answer that comes by the thousand.
 const QUEUED: &[u8] = b"+QUEUED\r\n";
@@ -351,6 +351,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::entry;
 
     fn bulk(text: &'static str) -> Value {
         Value::Bulk(Bytes::from_static(text.as_bytes()))
@@ -417,6 +418,33 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_large_string_is_used_again_when_nobody_holds_it() {
+        let answer = format!("${LARGE}\r\n{}\r\n", "x".repeat(LARGE));
+        let mut decoder = Decoder::default();
+        let mut receive = || {
+            let mut rest = answer.as_bytes();
+            while !rest.is_empty() {
+                let mut room = decoder.room();
+                let (now, later) = rest.split_at(room.remaining_mut().min(rest.len() / 2 + 1));
+                room.put_slice(now);
+                rest = later;
+                if let Some(value) = decoder.next().unwrap() {
+                    return entry::bytes(value).unwrap();
+                }
+            }
+            unreachable!("the answer is whole")
+        };
+        let first = receive();
+        let memory = first.as_ptr();
+        let second = receive();
+        assert_ne!(second.as_ptr(), memory, "the first is held");
+        assert!(first == second && first.iter().all(|byte| *byte == b'x'));
+        let memory = second.as_ptr();
+        drop((first, second));
+        assert_eq!(receive().as_ptr(), memory);
+    }
+
+    #[test]
     fn entries_of_ours_are_read_whatever_the_pieces_they_come_in() {
         let value = "v".repeat(2 * LARGE);
         let entry = |id: &str, name: &str, value: &str| {
@@ -432,7 +460,7 @@ mod tests {
         let answer = format!("*4\r\n{}", all.concat());
         for piece in [1, 7, 100, answer.len()] {
             let values = decode(answer.as_bytes(), piece).unwrap();
-            let entries = crate::entry::entries(values[0].clone());
+            let entries = entry::entries(values[0].clone());
             let ids: Vec<_> = entries.iter().map(|entry| entry.id.to_string()).collect();
             assert_eq!(ids, ["5-2", "5-3", "7-0"], "the id that is none is left out");
             let fields: Vec<_> = entries.into_iter().flat_map(|entry| entry.fields).collect();

@@ -206,3 +206,27 @@ mod messagepack {
         assert_eq!(bytes(Codec::MessagePack.encode(&1_i128)).len(), 18);
     }
 }
+
+#[test]
+fn the_memory_of_a_large_value_is_used_again_when_nobody_holds_it() {
+    let text = "x".repeat(2 * COPIED);
+    let write = || Codec::Json.encode(&text).unwrap();
+    let first = write();
+    let second = write();
+    assert_ne!(first.bytes.as_ptr(), second.bytes.as_ptr(), "the first is held");
+    let memory = second.bytes.as_ptr();
+    drop((first, second));
+    let small = Codec::Json.encode(&1).unwrap();
+    let third = write();
+    assert_eq!(third.bytes.as_ptr(), memory);
+    assert_eq!((third.decode(), small.decode()), (Ok(text), Ok(1)));
+}
+
+#[test]
+fn small_values_that_share_memory_do_not_share_bytes() {
+    let texts: Vec<String> = (0..1000).map(|n| n.to_string().repeat(n % 90 + 1)).collect();
+    let written: Vec<_> = texts.iter().map(|text| Codec::Json.encode(text).unwrap()).collect();
+    for (payload, text) in written.iter().zip(&texts) {
+        assert_eq!(payload.decode::<String>().as_ref(), Ok(text));
+    }
+}
