@@ -26,8 +26,11 @@ const SHARING: usize = 256;
 /// How much memory they share.
 const SHARED: usize = 4 << 10;
 
-/// The greatest value whose memory is kept for the next one, in bytes.
+/// How much memory is kept for the next value, in bytes.
 const KEPT: usize = 2 << 20;
+
+/// How many times its own size the memory of a value may have: whoever holds the value holds all of that.
+const SPACIOUS: usize = 4;
 
 /// How arguments and results are written.
 ///
@@ -135,15 +138,18 @@ impl Codec {
         }
         out.clear();
         let written = write(&mut out);
-        let bytes = if out.len() > COPIED {
+        let is_kept = out.capacity() <= KEPT;
+        let bytes = if out.len() > COPIED && out.capacity() <= SPACIOUS * out.len() {
             let bytes = Bytes::from(out);
-            if bytes.len() <= KEPT {
+            if is_kept {
                 LENT.set(bytes.clone());
             }
             bytes
         } else {
             let bytes = copy(&out);
-            SCRATCH.set(out);
+            if is_kept {
+                SCRATCH.set(out);
+            }
             bytes
         };
         written.map(|()| Payload { codec: self, bytes })

@@ -146,8 +146,8 @@ struct Held {
 }
 
 impl Ledger {
-    /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already, or empty, or too large, or
-    /// after [`Ledger::hand_back`].
+    /// Takes an entry of `requests` (1 to [`MAX_PACK`]) requests; false if it is held already (which is noted if all of it is
+    /// settled, for [`Ledger::confirm`]), or empty, or too large, or after [`Ledger::hand_back`].
     pub fn take(&mut self, entry: EntryId, requests: usize) -> bool {
         if let Some(held) = self.held.get_mut(&entry) {
             held.again |= held.open == 0;

@@ -229,7 +229,7 @@ impl Flush {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
         let packs = self.answers_to_packs(&mut answers);
-        // Each has an id, as nearly always.
+        // Each has an id, as nearly always, which `judge` would make nothing of.
         if packs.len() == self.packing.len() && packs.iter().all(|answer| matches!(answer, Value::Bulk(_))) {
             let requests = self.packing.iter().flat_map(|(_, pack)| pack);
             let accepted = requests.filter(|request| request.kind == Kind::Notification);
@@ -452,6 +452,33 @@ mod tests {
         assert_eq!(extra(Some(WORK_TOGETHER * 2), 8), 0);
         assert_eq!(extra(Some(WORK_TOGETHER / 2), 8), 4 * 2);
         assert_eq!(extra(Some(WORK_TOGETHER / 8), 8), 2);
+    }
+
+    #[test]
+    fn a_notification_is_accepted_when_it_has_an_id() {
+        let notifications = |answers: Vec<Value>| {
+            let note = |sequence| Request {
+                sequence,
+                kind: Kind::Notification,
+                ..request(None, 2)
+            };
+            let notes = (1..=2).map(|sequence| again(Target::Stream, note(sequence)));
+            flush(notes.chain(calls(1)).collect(), false).read(answers).fates
+        };
+        let id = || Value::Bulk("5-1".into());
+        let accepted = notifications(vec![id(), id(), id()]);
+        assert!(
+            matches!(accepted[..], [Fate::Accepted(1), Fate::Accepted(2)]),
+            "{accepted:?}"
+        );
+        let refused = notifications(vec![id(), Value::Error("ERR no".to_owned()), id()]);
+        assert!(
+            matches!(
+                refused[..],
+                [Fate::Accepted(1), Fate::Failed(2, _, SendFailure::NotSent(_))]
+            ),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -35,6 +35,9 @@ const CREDIT: usize = 1 << 20;
 /// more than all that is done with what is in them.
 const KEPT: usize = 2 << 20;
 
+/// How many times its own size the memory of a large bulk string may have: whoever holds it holds all of that.
+const SPACIOUS: usize = 4;
+
 /// The answer that comes by the thousand.
 const QUEUED: &[u8] = b"+QUEUED\r\n";
 
@@ -97,8 +100,8 @@ impl Garbled {
 
 /// Takes answers out of a stream of bytes, each value as soon as it is complete.
 ///
-/// A large bulk string that comes in many pieces gets memory of its own, as much as it says it needs: so nothing has to be
-/// moved for it, and it keeps nothing else in memory.
+/// A large bulk string that comes in many pieces gets memory of its own, as much as it says it needs, or that of an earlier one
+/// which is not much larger: so nothing has to be moved for it, and it keeps nothing else in memory.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     /// What was received and not yet taken.
@@ -109,8 +112,8 @@ pub(crate) struct Decoder {
     open: Vec<List>,
     /// The bulk string that is being received, if it is a large one.
     large: Option<Large>,
-    /// The memory of the last large one, which others may still hold.
-    lent: BytesMut,
+    /// The largest of late, whose memory is to be had again when nobody else holds it.
+    lent: Bytes,
 }
 
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Default for Decoder {
             read_size: READ_SIZE,
             open: Vec::new(),
             large: None,
-            lent: BytesMut::new(),
+            lent: Bytes::new(),
         }
     }
 }
@@ -262,25 +265,40 @@ impl Decoder {
 
     /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
     fn begin(&mut self, length: usize) {
-        let mut received = std::mem::take(&mut self.lent);
-        let believed = length.min(CREDIT);
-        if !received.try_reclaim(believed) {
-            received = BytesMut::with_capacity(believed);
-        }
+        let mut received = self
+            .give_back(length)
+            .unwrap_or_else(|| BytesMut::with_capacity(length.min(CREDIT)));
         received.extend_from_slice(&self.buffer);
         self.buffer.clear();
         self.large = Some(Large { length, received });
     }
 
     /// The large bulk string, when all of it was received.
-    fn end(&mut self, Large { length, mut received }: Large) -> Bytes {
-        let is_kept = received.capacity() <= KEPT;
-        let mut value = received.split().freeze();
-        value.truncate(length - 2);
+    fn end(&mut self, Large { length, received }: Large) -> Bytes {
+        let is_kept = received.capacity() <= KEPT && length >= self.lent.len();
+        let value = received.freeze();
         if is_kept {
-            self.lent = received;
+            self.lent = value.clone();
         }
-        value
+        value.slice(..length - 2)
+    }
+
+    /// The memory that was lent, if nobody holds it any more and it suits so many bytes.
+    fn give_back(&mut self, length: usize) -> Option<BytesMut> {
+        match std::mem::take(&mut self.lent).try_into_mut() {
+            Ok(mut memory) if (length..=SPACIOUS * length).contains(&memory.capacity()) => {
+                memory.clear();
+                Some(memory)
+            }
+            Ok(memory) => {
+                self.lent = memory.freeze();
+                None
+            }
+            Err(lent) => {
+                self.lent = lent;
+                None
+            }
+        }
     }
 }
 
@@ -419,9 +437,9 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_large_string_is_used_again_when_nobody_holds_it() {
-        let answer = format!("${LARGE}\r\n{}\r\n", "x".repeat(LARGE));
         let mut decoder = Decoder::default();
-        let mut receive = || {
+        let mut receive = |length: usize| {
+            let answer = format!("${length}\r\n{}\r\n", "x".repeat(length));
             let mut rest = answer.as_bytes();
             while !rest.is_empty() {
                 let mut room = decoder.room();
@@ -434,14 +452,21 @@ mod tests {
             }
             unreachable!("the answer is whole")
         };
-        let first = receive();
+        let first = receive(LARGE);
         let memory = first.as_ptr();
-        let second = receive();
+        let second = receive(LARGE);
         assert_ne!(second.as_ptr(), memory, "the first is held");
         assert!(first == second && first.iter().all(|byte| *byte == b'x'));
         let memory = second.as_ptr();
         drop((first, second));
-        assert_eq!(receive().as_ptr(), memory);
+        assert_eq!(receive(LARGE).as_ptr(), memory);
+        // A small one does not hold the memory of a much larger one, and leaves it where it is.
+        let large = receive(2 * SPACIOUS * LARGE);
+        let memory = large.as_ptr();
+        drop(large);
+        let small = receive(LARGE);
+        assert_ne!(small.as_ptr(), memory);
+        assert_eq!(receive(2 * SPACIOUS * LARGE).as_ptr(), memory);
     }
 
     #[test]

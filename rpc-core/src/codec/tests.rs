@@ -223,6 +223,17 @@ fn the_memory_of_a_large_value_is_used_again_when_nobody_holds_it() {
 }
 
 #[test]
+fn a_value_does_not_hold_the_memory_of_a_much_larger_one() {
+    let encode = |length: usize| Codec::Json.encode(&"x".repeat(length)).unwrap();
+    let large = encode(100 * COPIED);
+    let memory = large.bytes.as_ptr();
+    drop(large);
+    let held = encode(2 * COPIED);
+    assert_ne!(held.bytes.as_ptr(), memory);
+    assert_eq!(encode(100 * COPIED).bytes.as_ptr(), memory);
+}
+
+#[test]
 fn small_values_that_share_memory_do_not_share_bytes() {
     let texts: Vec<String> = (0..1000).map(|n| n.to_string().repeat(n % 90 + 1)).collect();
     let written: Vec<_> = texts.iter().map(|text| Codec::Json.encode(text).unwrap()).collect();
