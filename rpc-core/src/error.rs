@@ -21,16 +21,14 @@ pub enum CallError<E = Infallible> {
     Service(E),
 
     /// No reply came in time. The method may have run, may be running, or may never have started.
-    #[error(
-        "{method}: no reply within {timeout:?}: {standing}; add servers, or give it longer with `with_timeout` on the \
-         client"
-    )]
+    #[error("{method}: no reply within {timeout:?}: {standing}")]
     DeadlineExceeded {
         /// The method that was called.
         method: &'static str,
         /// How long the caller waited.
         timeout: Duration,
-        /// How many servers of it were alive and how many requests waited, as of the last two seconds, for a person.
+        /// What may be the reason, and what to do about it, for a person: no connection, or how many servers of it were alive and
+        /// how many requests waited, as of the last two seconds.
         standing: String,
     },
 
@@ -92,7 +90,7 @@ pub enum CallError<E = Infallible> {
     },
 
     /// The handler panicked; the server carries on.
-    #[error("{method}: the handler panicked: {reason}; the server's log has the details")]
+    #[error("{method}: the handler panicked: {reason}; the server's log names the call and the place")]
     Panicked {
         /// The method that was called.
         method: &'static str,
@@ -101,11 +99,11 @@ pub enum CallError<E = Infallible> {
     },
 
     /// The worker that ran the call died. It may have run in part, and will not be run again.
-    #[error("{method}: worker lost: {reason}; call again only if it may run twice")]
+    #[error("{method}: worker lost: {reason}")]
     WorkerLost {
         /// The method that was called.
         method: &'static str,
-        /// Why nobody else runs it.
+        /// Why nobody else runs it, and what to do.
         reason: String,
     },
 

@@ -47,6 +47,12 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     /// tell, as in broadcast.
     async fn backlog(&self) -> Result<Option<u64>, IoError>;
 
+    /// What keeps it from carrying messages just now (a lost connection, say), and what to do, for a person; `None` if nothing
+    /// does, or it cannot tell, which is the default.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Claims the idempotency key of `run` before it is run; an earlier attempt at the same run, or one whose server is dead,
     /// stands in nobody's way.
     async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError>;

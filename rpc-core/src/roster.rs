@@ -133,7 +133,7 @@ impl Roster {
     }
 }
 
-/// How many live servers a service has, and how many requests wait: as last seen.
+/// How many live servers a service has, and how many requests wait: as last seen. Shown with what to do about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     servers: Option<usize>,
@@ -150,7 +150,12 @@ impl fmt::Display for Standing {
         }
         match self.backlog {
             None => Ok(()),
+            Some(1) => f.write_str(", 1 request waits in the stream"),
             Some(n) => write!(f, ", {n} requests wait in the stream"),
+        }?;
+        match self.servers {
+            Some(0) => f.write_str("; start one"),
+            _ => f.write_str("; give it longer with `with_timeout` on the client, or add servers if many wait"),
         }
     }
 }
@@ -261,12 +266,13 @@ mod tests {
         let mut roster = Roster::new(now);
         assert_eq!(
             roster.standing("calc").to_string(),
-            "how many servers live is not known"
+            "how many servers live is not known; give it longer with `with_timeout` on the client, or add servers if many wait"
         );
         roster.looked(Servers::from_iter([("calc".to_owned(), 2)]), Some(7), now);
-        let text = "2 live servers serve it, 7 requests wait in the stream";
+        let text = "2 live servers serve it, 7 requests wait in the stream; \
+                    give it longer with `with_timeout` on the client, or add servers if many wait";
         assert_eq!(roster.standing("calc").to_string(), text);
-        let text = "no live server serves it, 7 requests wait in the stream";
+        let text = "no live server serves it, 7 requests wait in the stream; start one";
         assert_eq!(roster.standing("other").to_string(), text);
     }
 

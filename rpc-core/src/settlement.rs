@@ -193,16 +193,28 @@ impl Settlements {
         if request.kind == Kind::Notification {
             self.counters.failed_notifications.add(1);
         }
-        if let Some(letters) = self.buried.due() {
-            let (method, attempts, reason) = (&request.method, request.attempt, &why.message);
-            tracing::warn!(%method, attempts, reason, letters, "requests have become dead letters; this is the last of them");
+        let reason = why.message.clone();
+        let reply = (request.kind == Kind::Call).then(|| fault(request.sequence, why));
+        self.keep(slot, request, reason, reply);
+    }
+
+    /// Makes a dead letter of a request, if it came from a group, and says so in the log.
+    pub(crate) fn keep(&self, slot: Slot, request: &Request, reason: String, reply: Option<Reply>) {
+        let (method, attempts) = (&request.method, request.attempt);
+        if slot.origin == Origin::Group
+            && let Some(letters) = self.buried.due()
+        {
+            let call = slot.call;
+            tracing::warn!(%method, %call, attempts, reason, letters, "requests have become dead letters; this is the last of them");
         }
-        let end = End::DeadLetter {
-            reason: why.message.clone(),
-            attempts: request.attempt,
-            reply: (request.kind == Kind::Call).then(|| fault(request.sequence, why)),
-        };
-        self.settle(slot, end);
+        self.settle(
+            slot,
+            End::DeadLetter {
+                reason,
+                attempts,
+                reply,
+            },
+        );
     }
 
     /// Refuses a request that is not run; its caller is told, unless he has given up or does not wait.

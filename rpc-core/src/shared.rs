@@ -293,9 +293,12 @@ impl Alive {
     }
 
     fn standing(&self, method: &str, target: Target) -> String {
-        match target {
-            Target::Stream => self.shared.standing(method).to_string(),
-            Target::Session(session) => format!("only session {session} was asked"),
+        match (self.shared.io.trouble(), target) {
+            (Some(trouble), _) => trouble,
+            (None, Target::Stream) => self.shared.standing(method).to_string(),
+            (None, Target::Session(session)) => {
+                format!("only session {session} was asked; give it longer with `with_timeout` on the client")
+            }
         }
     }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Script {
     Fail(u32),
     /// Never ends, and panics when it is dropped.
     Bomb,
+    /// Cannot read its arguments.
+    Misread,
 }
 
 pub(crate) struct Unit {
@@ -59,6 +61,9 @@ impl Service for Unit {
                 Box::pin(async { Outcome::Fault(Fault::new(FaultKind::Panicked, "on purpose")) })
             }
             Script::Fail(_) => Box::pin(async { Outcome::Returned(Payload::empty()) }),
+            Script::Misread => {
+                Box::pin(async { Outcome::Fault(Fault::new(FaultKind::BadArguments, "argument `a` is missing")) })
+            }
             Script::Bomb => Box::pin(async {
                 let _bomb = Bomb;
                 pending().await

@@ -44,6 +44,8 @@ struct Latest {
     opened: Option<Instant>,
     /// How many were lost soon, in a row.
     losses: u32,
+    /// Since when there is none, and why not.
+    missing: Option<(Instant, String)>,
 }
 
 impl Connector {
@@ -232,7 +234,24 @@ impl Connector {
 
     fn connected(&self, who: &'static str) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        latest.entry(who).or_default().opened = Some(Instant::now());
+        let latest = latest.entry(who).or_default();
+        latest.opened = Some(Instant::now());
+        latest.missing = None;
+    }
+
+    fn not_connected(&self, who: &'static str, error: &RedisStreamsError) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = &mut latest.entry(who).or_default().missing;
+        let since = missing.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *missing = Some((since, error.to_string()));
+    }
+
+    /// Since when a connection is missing, and why, for a person.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = latest.values().filter_map(|latest| latest.missing.as_ref());
+        let (since, why) = missing.min_by_key(|(since, _)| *since)?;
+        Some(format!("not connected for {} s: {why}", since.elapsed().as_secs()))
     }
 
     /// Tries until it succeeds: from 20 ms to 1 s between attempts, with jitter, so that the clients of a server that
@@ -254,6 +273,7 @@ impl Connector {
                     return connection;
                 }
                 Err(error) => {
+                    self.not_connected(who, &error);
                     // Once an outage, not once an attempt.
                     if !reported {
                         tracing::warn!(connection = who, %error, "not connected; trying again until it succeeds");

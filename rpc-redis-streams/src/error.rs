@@ -36,7 +36,7 @@ pub enum RedisStreamsError {
     /// User or password are wrong, or missing.
     #[error(
         "{address} refuses the login: {reason}; correct user and password in the `url`: redis://user:password@host, \
-         or redis://:password@host without a user"
+         redis://:password@host without a user, or redis://host where none is wanted"
     )]
     Authentication {
         /// The address, without credentials.

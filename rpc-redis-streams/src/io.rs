@@ -222,6 +222,10 @@ impl RpcIo for RedisStreamsIo {
         Ok(backlog::longest(inner.ask(backlog::GROUPS, question).await?)?)
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.inner.connector.trouble()
+    }
+
     async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {
         let io = &self.inner;
         let mut claim = redis::pipe();

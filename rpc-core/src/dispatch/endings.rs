@@ -38,6 +38,12 @@ impl Dispatcher {
     pub(super) fn ended(self: &Arc<Self>, job: Job, outcome: Option<Outcome>, handler_time: Duration) {
         let Job { slot, request, method } = &job;
         method.pace.record(handler_time);
+        if let Some(Outcome::Fault(fault)) = &outcome
+            && fault.kind == FaultKind::Panicked
+        {
+            let (method, message) = (method.descriptor.name(), &fault.message);
+            tracing::error!(method, call = %slot.call, attempt = request.attempt, message, "a handler panicked");
+        }
         match (outcome, request.kind) {
             (None, _) => self.expired(*slot, request),
             (Some(outcome), Kind::Call) => {
@@ -83,38 +89,32 @@ impl Dispatcher {
     /// The deadline of a request has passed. A notification of the group is kept: nobody waits who could notice.
     pub(super) fn expired(&self, slot: Slot, request: &Request) {
         self.counters.expired.add(1);
-        self.settlements.settle(
-            slot,
-            match request.kind {
-                Kind::Call => End::Dropped,
-                Kind::Notification => End::DeadLetter {
-                    reason: "its deadline passed before it had run".to_owned(),
-                    attempts: request.attempt,
-                    reply: None,
-                },
-            },
-        );
+        match request.kind {
+            Kind::Call => self.settlements.settle(slot, End::Dropped),
+            Kind::Notification => {
+                let reason = "its deadline passed before it had run".to_owned();
+                self.settlements.keep(slot, request, reason, None);
+            }
+        }
     }
 
-    /// A notification has failed. Only a worker's is tried again: a subscriber is one of many.
+    /// A notification has failed. Only a worker's is tried again (a subscriber is one of many), and not one that is not even
+    /// understood.
     fn failed(self: &Arc<Self>, mut job: Job, outcome: &Outcome) {
         let attempts = job.request.attempt;
-        let once = job.method.descriptor.is_at_most_once();
+        let misunderstood = matches!(outcome, Outcome::Fault(fault) if fault.kind == FaultKind::BadArguments);
+        let once = misunderstood || job.method.descriptor.is_at_most_once();
         if job.slot.origin == Origin::Group && !once && attempts < self.settings.max_deliveries {
             job.request.attempt += 1;
             return self.retry(job);
         }
         let reason = match outcome {
+            Outcome::Fault(fault) if misunderstood => format!("bad arguments: {}", fault.message),
             Outcome::Fault(fault) => format!("the handler failed: {}: {}", fault.kind.name(), fault.message),
             // The error itself may hold what does not belong here.
             _ => "the handler returned an error".to_owned(),
         };
-        let end = End::DeadLetter {
-            reason,
-            attempts,
-            reply: None,
-        };
-        self.settlements.settle(job.slot, end);
+        self.settlements.keep(job.slot, &job.request, reason, None);
     }
 
     /// The IO will never grant the key of a request.
@@ -142,13 +142,19 @@ impl Dispatcher {
                 Fault::new(kind, reason)
             }
             FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
-                Fault::new(kind, format!("{} workers died while they ran it", request.attempt - 1))
+                let died = request.attempt - 1;
+                let reason =
+                    format!("{died} workers died while they ran it; it is a dead letter now: see their logs first");
+                Fault::new(kind, reason)
             }
             FaultKind::Indeterminate => Fault::new(
                 kind,
                 "the group was lost and created anew, so nobody knows whether it has run, and the method must not run twice",
             ),
-            FaultKind::WorkerLost => Fault::new(kind, "its worker died, and the method must not run twice"),
+            FaultKind::WorkerLost => Fault::new(
+                kind,
+                "its worker died, and the method must not run twice; it may have run in part: find out before you call again",
+            ),
             // Nothing else is refused or buried for a reason that needs words.
             _ => Fault::new(kind, "it cannot be run here"),
         }

@@ -137,6 +137,15 @@ async fn a_notification_that_always_fails_becomes_a_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_notification_that_is_not_understood_is_not_tried_again() {
+    let worker = Worker::new(Script::Misread);
+    worker.deliver(1, "unit.note", None);
+    sleep(HOUR).await;
+    let reason = "bad arguments: argument `a` is missing".to_owned();
+    assert_eq!((worker.runs(), worker.dead_letter()), (1, (reason, 1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_notification_that_must_not_run_twice_is_not_tried_again() {
     let worker = Worker::new(Script::Fail(u32::MAX));
     worker.deliver(1, "unit.once", None);

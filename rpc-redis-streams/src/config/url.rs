@@ -107,7 +107,7 @@ fn over_tcp(mut url: Url) -> Result<(ConnectionInfo, String), ConfigError> {
     }
     if !url.username().is_empty() && url.password().is_none() {
         return Err(refused(
-            "a user without a password; write redis://user:password@host:port",
+            "a user without a password; write redis://user:password@host:port, or redis://:password@host:port",
         ));
     }
     let db = database(url.path().strip_prefix('/').unwrap_or_default())?;

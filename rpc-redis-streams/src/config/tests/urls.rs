@@ -65,7 +65,7 @@ fn malformed_urls_say_what_to_write() {
         ("redis://h#insecure", "a fragment (#) means nothing here"),
         (
             "redis://ann@h",
-            "a user without a password; write redis://user:password@host:port",
+            "a user without a password; write redis://user:password@host:port, or redis://:password@host:port",
         ),
     ] {
         let message = url_refused(url);
