@@ -8,7 +8,8 @@ use std::time::Duration;
 use redis::Pipeline;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::last_id;

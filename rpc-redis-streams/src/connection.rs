@@ -1,307 +1,17 @@
-//! Connections to Redis: opening them, and opening them again.
+//! One connection to Redis: commands and their answers.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, Pipeline};
+use redis::{Cmd, Pipeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::commands::Commands;
-use crate::config::Config;
-use crate::entry;
-use crate::error::RedisStreamsError;
 use crate::pieces::Pieces;
 use crate::resp::{Decoder, Garbled, Value};
-use crate::socket::{self, Socket};
-
-/// How long a name may take to be looked up, only to tell what went wrong.
-const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
-
-/// A connection that lasts so long was a good one.
-const LASTING: Duration = Duration::from_millis(50);
-
-/// The longest pause before a connection that was lost soon is opened again.
-const LONGEST_HASTE: Duration = Duration::from_millis(250);
-
-/// Opens connections to the configured server.
-#[derive(Clone)]
-pub(crate) struct Connector {
-    info: ConnectionInfo,
-    address: String,
-    connect_timeout: Duration,
-    /// What has become of the connections of each user.
-    latest: Arc<Mutex<HashMap<&'static str, Latest>>>,
-}
-
-/// The latest connection of one user.
-#[derive(Default)]
-struct Latest {
-    opened: Option<Instant>,
-    /// How many were lost soon, in a row.
-    losses: u32,
-    /// Since when there is none, and why not.
-    missing: Option<(Instant, String)>,
-}
-
-impl Connector {
-    pub(crate) fn new(config: &Config) -> Self {
-        #[cfg(feature = "tls")]
-        choose_cryptography();
-        Self {
-            info: config.connection_info(),
-            address: config.address(),
-            connect_timeout: config.connect_timeout(),
-            latest: Arc::default(),
-        }
-    }
-
-    pub(crate) fn info(&self) -> &ConnectionInfo {
-        &self.info
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
-    pub(crate) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
-    }
-
-    /// Tries once, within the connect timeout.
-    pub(crate) async fn connect(&self) -> Result<Connection, RedisStreamsError> {
-        match timeout(self.connect_timeout, self.open()).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(RedisStreamsError::Timeout {
-                address: self.address.clone(),
-                timeout: self.connect_timeout,
-            }),
-        }
-    }
-
-    async fn open(&self) -> Result<Connection, RedisStreamsError> {
-        let socket = match socket::open(&self.info).await {
-            Ok(socket) => socket,
-            Err(error) => return Err(self.diagnose(error).await),
-        };
-        let mut connection = Connection::new(socket);
-        self.log_in(&mut connection).await?;
-        Ok(connection)
-    }
-
-    /// AUTH and SELECT as configured, and PING: something else than Redis, or one that wants a password, is found out here.
-    async fn log_in(&self, connection: &mut Connection) -> Result<(), RedisStreamsError> {
-        let login = self.info.redis_settings();
-        let mut commands = Commands::default();
-        if let Some(password) = login.password() {
-            let user = login.username();
-            commands.command("AUTH", 1 + usize::from(user.is_some()));
-            if let Some(user) = user {
-                commands.arg(user);
-            }
-            commands.arg(password);
-        }
-        if login.db() != 0 {
-            commands.command("SELECT", 1).arg(login.db().to_string());
-        }
-        commands.command("PING", 0);
-        let answers = match connection.ask(&commands, self.connect_timeout).await {
-            Ok(answers) => answers,
-            Err(broken) => return Err(self.mistaken(broken)),
-        };
-        let (ping, settings) = answers
-            .split_last()
-            .map_or((None, &[][..]), |(ping, rest)| (Some(ping), rest));
-        if let Some((code, answer)) = settings.iter().find_map(entry::error) {
-            return Err(match code {
-                // Of a server that has no password, or refuses this one.
-                "WRONGPASS" | "NOAUTH" | "NOPERM" => self.denied(answer),
-                _ if answer.contains("AUTH") => self.denied(answer),
-                _ => RedisStreamsError::CommandRefused {
-                    command: "SELECT",
-                    answer,
-                },
-            });
-        }
-        match ping.and_then(entry::error) {
-            // What else it may refuse (loading its data, an ACL without PING), the commands that need it will name.
-            Some(("NOAUTH", answer)) => Err(self.denied(answer)),
-            _ => Ok(()),
-        }
-    }
-
-    fn denied(&self, reason: String) -> RedisStreamsError {
-        RedisStreamsError::Authentication {
-            address: self.address.clone(),
-            reason,
-        }
-    }
-
-    /// What it means when there is no proper answer to the first question: a server of another protocol answers in its
-    /// own, or hangs up on ours.
-    fn mistaken(&self, broken: Broken) -> RedisStreamsError {
-        match broken {
-            Broken::Garbled(_) | Broken::Lost(_) => RedisStreamsError::NotRedis {
-                address: self.address.clone(),
-                reason: broken.to_string(),
-            },
-            Broken::Silent => self.explain("connect", broken),
-        }
-    }
-
-    /// Why there is no connection.
-    async fn diagnose(&self, error: io::Error) -> RedisStreamsError {
-        let address = self.address.clone();
-        let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
-        if refused.contains(&error.kind()) && !matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
-            || error.kind() == io::ErrorKind::ConnectionRefused
-        {
-            return RedisStreamsError::Refused { address };
-        }
-        if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } = self.info.addr()
-            && let Ok(Err(_)) = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await
-        {
-            return RedisStreamsError::UnknownHost { address };
-        }
-        match error.kind() {
-            // A TLS handshake with something that does not speak TLS, or is not whom its certificate names.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => RedisStreamsError::NotRedis {
-                address,
-                reason: error.to_string(),
-            },
-            _ => RedisStreamsError::Command {
-                command: "connect",
-                source: error,
-            },
-        }
-    }
-
-    /// Sends a pipeline within the connect timeout; returns one answer for each command, errors of Redis's among them.
-    pub(crate) async fn ask_raw(
-        &self,
-        connection: &mut Connection,
-        command: &'static str,
-        questions: &Pipeline,
-    ) -> Result<Vec<Value>, RedisStreamsError> {
-        connection
-            .run(questions, self.connect_timeout)
-            .await
-            .map_err(|broken| self.explain(command, broken))
-    }
-
-    /// The same, where an error of Redis's is one: it must not be read as "there is nothing".
-    pub(crate) async fn ask(
-        &self,
-        connection: &mut Connection,
-        command: &'static str,
-        questions: &Pipeline,
-    ) -> Result<Vec<Value>, RedisStreamsError> {
-        let answers = self.ask_raw(connection, command, questions).await?;
-        match answers.iter().find_map(entry::error) {
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
-            None => Ok(answers),
-        }
-    }
-
-    fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {
-        match broken {
-            Broken::Lost(source) => RedisStreamsError::Command { command, source },
-            Broken::Garbled(garbled) => RedisStreamsError::unexpected(command, garbled),
-            Broken::Silent => RedisStreamsError::Timeout {
-                address: self.address.clone(),
-                timeout: self.connect_timeout,
-            },
-        }
-    }
-
-    /// How long to wait before connecting again: not at all, unless the last connection was lost as soon as it was there.
-    /// Something on the way may let a login through and nothing else.
-    fn haste(&self, who: &'static str) -> Duration {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.entry(who).or_default();
-        let soon = latest.opened.is_some_and(|opened| opened.elapsed() < LASTING);
-        latest.losses = if soon { latest.losses + 1 } else { 0 };
-        match latest.losses {
-            0..=2 => Duration::ZERO,
-            losses => LONGEST_HASTE.min(Duration::from_millis(10) * (losses - 2)),
-        }
-    }
-
-    fn connected(&self, who: &'static str) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.entry(who).or_default();
-        latest.opened = Some(Instant::now());
-        latest.missing = None;
-    }
-
-    fn not_connected(&self, who: &'static str, error: &RedisStreamsError) {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = &mut latest.entry(who).or_default().missing;
-        let since = missing.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        *missing = Some((since, error.to_string()));
-    }
-
-    /// Since when a connection is missing, and why, for a person.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = latest.values().filter_map(|latest| latest.missing.as_ref());
-        let (since, why) = missing.min_by_key(|(since, _)| *since)?;
-        Some(format!("not connected for {} s: {why}", since.elapsed().as_secs()))
-    }
-
-    /// Tries until it succeeds: from 20 ms to 1 s between attempts, with jitter, so that the clients of a server that
-    /// comes back don't all come at once.
-    pub(crate) async fn reconnect(&self, who: &'static str) -> Connection {
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times()
-            .build();
-        let mut reported = false;
-        sleep(self.haste(who)).await;
-        loop {
-            match self.connect().await {
-                Ok(connection) => {
-                    self.connected(who);
-                    tracing::info!(connection = who, address = %self.address, "connected again");
-                    return connection;
-                }
-                Err(error) => {
-                    self.not_connected(who, &error);
-                    // Once an outage, not once an attempt.
-                    if !reported {
-                        tracing::warn!(connection = who, %error, "not connected; trying again until it succeeds");
-                        reported = true;
-                    }
-                }
-            }
-            sleep(pauses.next().unwrap_or(Duration::from_secs(1))).await;
-        }
-    }
-}
-
-/// Rustls panics when nobody has chosen who does its cryptography. An application that has is left its choice.
-#[cfg(feature = "tls")]
-fn choose_cryptography() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Fails only if another thread has chosen meanwhile.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-}
-
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
-    }
-}
+use crate::socket::Socket;
 
 /// One connection, for one question at a time.
 pub(crate) struct Connection {
@@ -334,7 +44,7 @@ impl std::fmt::Display for Broken {
 }
 
 impl Connection {
-    fn new(socket: Box<dyn Socket>) -> Self {
+    pub(crate) fn new(socket: Box<dyn Socket>) -> Self {
         Self {
             socket,
             wakes_at: 1,
@@ -479,7 +189,7 @@ mod tests {
         redis.write_all(b"+OK\r\n").await.unwrap();
         let mut hurried = false;
         let hurry = async {
-            sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             hurried = true;
         };
         assert!(connection.linger(5, hurry).await.is_ok());

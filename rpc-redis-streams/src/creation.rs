@@ -9,7 +9,8 @@
 
 use rpc_core::EntryId;
 
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::destination::Destination;
 use crate::entry;
 use crate::error::RedisStreamsError;

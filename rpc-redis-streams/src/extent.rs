@@ -3,7 +3,8 @@
 use redis::Cmd;
 use rpc_core::EntryId;
 
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::resp::Value;

@@ -11,7 +11,7 @@ use rpc_core::Mode;
 use rpc_core::liveness::Liveness;
 
 use crate::clock::Clock;
-use crate::connection::Connector;
+use crate::connector::Connector;
 use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::backlog;
 use crate::config::Config;
-use crate::connection::Connector;
+use crate::connector::Connector;
 use crate::dedupe;
 use crate::error::RedisStreamsError;
 use crate::group::GroupReader;

@@ -19,6 +19,7 @@ mod clock;
 mod commands;
 mod config;
 mod connection;
+mod connector;
 mod creation;
 mod cursor;
 mod dead_letters;

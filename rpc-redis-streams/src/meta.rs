@@ -6,7 +6,8 @@ use redis::Pipeline;
 use rpc_core::{EntryId, Mode};
 
 use crate::config::Config;
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;

@@ -8,7 +8,8 @@ use rpc_core::io::Peer;
 use rpc_core::{Mode, SessionId};
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::keys::Keys;

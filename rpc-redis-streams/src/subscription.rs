@@ -7,7 +7,8 @@ use rpc_core::io::Endpoint;
 use tokio::time::Instant;
 
 use crate::config::Start;
-use crate::connection::{Connection, Connector};
+use crate::connection::Connection;
+use crate::connector::Connector;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
 use crate::gaps::{Gaps, Missed};
