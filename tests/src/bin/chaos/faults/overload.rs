@@ -17,6 +17,12 @@ use crate::stage::{Setup, Stage, resident};
 /// Handlers at once of each of the four workers: few, so that the capacity is a matter of time and not of the machine.
 const CONCURRENCY: usize = 4;
 
+/// How much of the capacity must be served. A short run measures each of the two for a few seconds, on a machine that may have other
+/// things to do in one of them: then it is only to tell whether the service collapses.
+const GOODPUT: f64 = 0.9;
+const SHORT_GOODPUT: f64 = 0.5;
+const SHORT: Duration = Duration::from_secs(30);
+
 /// How much memory may be used more than at the beginning.
 const MOST_GROWTH: u64 = 32 << 20;
 
@@ -63,7 +69,8 @@ pub(super) async fn twice_the_capacity(fault: &'static str, plan: Plan) -> Repor
     report.detail("throughput", goodput.round());
     let refused = account.having(Outcome::Overloaded).len();
     report.bound(refused > 0, || "no call was refused: there was no overload".to_owned());
-    report.bound(goodput >= 0.9 * capacity, || {
+    let least = if plan.load < SHORT { SHORT_GOODPUT } else { GOODPUT };
+    report.bound(goodput >= least * capacity, || {
         format!("{goodput:.0} calls a second were served of {capacity:.0} that can be")
     });
     for (what, before, most) in [("workers", before.0, most.0), ("Redis", before.1, most.1)] {
