@@ -285,20 +285,16 @@ impl Decoder {
 
     /// The memory that was lent, if nobody holds it any more and it suits so many bytes.
     fn give_back(&mut self, length: usize) -> Option<BytesMut> {
-        match std::mem::take(&mut self.lent).try_into_mut() {
-            Ok(mut memory) if (length..=SPACIOUS * length).contains(&memory.capacity()) => {
+        let suits = length..=length.saturating_mul(SPACIOUS);
+        self.lent = match std::mem::take(&mut self.lent).try_into_mut() {
+            Ok(mut memory) if suits.contains(&memory.capacity()) => {
                 memory.clear();
-                Some(memory)
+                return Some(memory);
             }
-            Ok(memory) => {
-                self.lent = memory.freeze();
-                None
-            }
-            Err(lent) => {
-                self.lent = lent;
-                None
-            }
-        }
+            Ok(memory) => memory.freeze(),
+            Err(lent) => lent,
+        };
+        None
     }
 }
 
@@ -505,6 +501,11 @@ mod tests {
     #[test]
     fn a_length_is_believed_only_as_far_as_it_is_borne_out() {
         let mut decoder = Decoder::default();
+        // Also where there is memory that could be used again.
+        decoder.begin(LARGE);
+        let large = decoder.large.take().unwrap();
+        let received = BytesMut::zeroed(LARGE);
+        decoder.end(Large { received, ..large });
         decoder.room().put_slice(format!("${}\r\nx", i64::MAX).as_bytes());
         assert_eq!(decoder.next(), Ok(None));
         let mut room = decoder.room();
