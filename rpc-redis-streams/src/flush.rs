@@ -229,27 +229,21 @@ impl Flush {
         let mut report = Report::default();
         let mut answers = answers.into_iter();
         let packs = self.answers_to_packs(&mut answers);
-        // Each has an id, as nearly always, which `judge` would make nothing of.
-        if packs.len() == self.packing.len() && packs.iter().all(|answer| matches!(answer, Value::Bulk(_))) {
-            let requests = self.packing.iter().flat_map(|(_, pack)| pack);
-            let accepted = requests.filter(|request| request.kind == Kind::Notification);
-            report
-                .fates
-                .extend(accepted.map(|request| Fate::Accepted(request.sequence)));
-        } else {
-            for (pack, target, request) in self.packing.into_requests() {
-                match judge(packs.get(pack).unwrap_or(&Value::Nil), target) {
+        for (number, (target, pack)) in self.packing.iter().enumerate() {
+            let answer = packs.get(number).unwrap_or(&Value::Nil);
+            for request in pack {
+                match judge(answer, target) {
                     Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
                     Ok(()) => {}
                     Err(Refusal::Final(failure)) => report.fates.push(Fate::Failed(request.sequence, target, failure)),
                     Err(Refusal::NotYet(why)) => {
                         report.demoted |= why.starts_with("READONLY");
                         report.trouble = Some(why);
-                        report.again.push(again(target, request));
+                        report.again.push(again(target, request.clone()));
                     }
                     Err(Refusal::WithOthers) => {
                         report.divide = true;
-                        report.again.push(again(target, request));
+                        report.again.push(again(target, request.clone()));
                     }
                 }
             }

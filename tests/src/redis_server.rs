@@ -103,6 +103,20 @@ impl RedisServer {
             .unwrap_or_else(|error| panic!("{args:?}: {error}"))
     }
 
+    /// How many entries of `stream` are pending in `group`.
+    ///
+    /// # Panics
+    /// If there is no such group.
+    pub async fn pending(&self, stream: &str, group: &str) -> i64 {
+        match self.command(&["XPENDING", stream, group]).await {
+            redis::Value::Array(summary) => match summary[..] {
+                [redis::Value::Int(pending), ..] => pending,
+                _ => panic!("{summary:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// SIGKILL: whatever was not on disk is lost.
     pub fn kill(&mut self) {
         self.child.kill();
