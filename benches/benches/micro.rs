@@ -97,7 +97,7 @@ fn wire_encode_replies(bencher: Bencher<'_, '_>, count: usize) {
     let (session, replies) = (SessionId::generate(), replies(count));
     bencher
         .counter(ItemsCount::new(count))
-        .bench(|| Pieces::written(|out| wire::replies(out, session, Codec::Json, black_box(&replies))));
+        .bench(|| Pieces::written(|out| wire::replies(out, session, wire::Form::default(), black_box(&replies))));
 }
 
 #[divan::bench(args = PACKS)]
@@ -114,7 +114,7 @@ fn wire_decode_requests(bencher: Bencher<'_, '_>, count: usize) {
 #[divan::bench(args = PACKS)]
 fn wire_decode_replies(bencher: Bencher<'_, '_>, count: usize) {
     let value = Bytes::from(Vec::from(Pieces::written(|out| {
-        wire::replies(out, SessionId::generate(), Codec::Json, &replies(count))
+        wire::replies(out, SessionId::generate(), wire::Form::default(), &replies(count))
     })));
     let written = wire::Written::now();
     bencher

@@ -198,10 +198,7 @@ mod tests {
     use super::*;
 
     fn json(text: &'static str) -> Payload {
-        Payload {
-            codec: Codec::Json,
-            bytes: text.into(),
-        }
+        Payload::new(Codec::Json, text.into())
     }
 
     type AddOptional = (Required<i64>, (Optional<Option<i64>>, ()));
@@ -297,7 +294,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in vec(any::<u8>(), 0..40)) {
             for &codec in Codec::ALL {
-                let payload = Payload { codec, bytes: bytes.clone().into() };
+                let payload = Payload::new(codec, bytes.clone().into());
                 let _ = decode::<AddOptional>(&payload, &["a", "b"]);
             }
         }

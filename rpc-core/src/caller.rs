@@ -58,7 +58,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// The bytes that its arguments take.
     pub(crate) fn size(&self) -> usize {
-        self.arguments.bytes.len()
+        self.arguments.size()
     }
 
     /// When it is given up, if it was started at `started`.

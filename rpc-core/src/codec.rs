@@ -152,7 +152,7 @@ impl Codec {
             }
             bytes
         };
-        written.map(|()| Payload { codec: self, bytes })
+        written.map(|()| Payload::new(self, bytes))
     }
 
     /// Appends `value`.
@@ -196,20 +196,37 @@ fn copy(value: &[u8]) -> Bytes {
 
 /// An encoded value and the codec that reads it.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Payload {
     /// The codec that wrote it.
     pub codec: Codec,
-    /// The encoded value.
+    /// The encoded value; of one that lies elsewhere, what its IO needs to know to fetch it.
     pub bytes: Bytes,
+    /// How many bytes the value has if it lies elsewhere, because it is too large to travel with its message: then it has to be
+    /// [fetched](crate::RpcIo::fetch) before it can be read.
+    pub elsewhere: Option<usize>,
 }
 
 impl Payload {
+    /// A value, as `codec` has encoded it.
+    #[must_use]
+    pub const fn new(codec: Codec, bytes: Bytes) -> Self {
+        Self {
+            codec,
+            bytes,
+            elsewhere: None,
+        }
+    }
+
+    /// How many bytes the encoded value has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.elsewhere.unwrap_or(self.bytes.len())
+    }
+
     /// What a method that returns nothing returned. It names its own codec, so a caller in any codec can read it.
     pub(crate) const fn empty() -> Self {
-        Self {
-            codec: Codec::Json,
-            bytes: Bytes::from_static(b"null"),
-        }
+        Self::new(Codec::Json, Bytes::from_static(b"null"))
     }
 
     /// Reads the value.
@@ -222,6 +239,9 @@ impl Payload {
 
     /// Has `seed` read the value.
     pub(crate) fn decode_by<'de, S: DeserializeSeed<'de> + Copy>(&'de self, seed: S) -> Result<S::Value, CodecError> {
+        if self.elsewhere.is_some() {
+            return Err(CodecError::new("the value lies elsewhere and has not been fetched"));
+        }
         match self.codec {
             Codec::Json => json::read(&self.bytes, seed).map_err(CodecError::new),
             #[cfg(feature = "messagepack")]
@@ -233,7 +253,7 @@ impl Payload {
 /// Shows the size only: payloads may hold what does not belong in a log.
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of {}", self.bytes.len(), self.codec.name())
+        write!(f, "{} bytes of {}", self.size(), self.codec.name())
     }
 }
 

@@ -7,12 +7,13 @@ mod tests;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Route;
@@ -190,7 +191,7 @@ impl Dispatcher {
             own: slot.call.session == self.session && !self.settings.receive_own,
             expired: request.is_expired(now),
             served: method.is_some(),
-            too_large: request.arguments.bytes.len() > self.settings.max_payload_size,
+            too_large: request.arguments.size() > self.settings.max_payload_size,
             at_most_once: method.is_some_and(|method| method.descriptor.is_at_most_once()),
             forgotten,
             attempt: request.attempt,
@@ -228,8 +229,9 @@ impl Dispatcher {
     fn begin(self: &Arc<Self>, job: Job, now: Instant) -> Instant {
         let is_fast = job.method.pace.expected().is_some_and(|expected| expected <= AT_ONCE);
         // Not from within another handler, which may be calling itself: that would be a deep stack. And not where a key has
-        // to be claimed first, which takes a while.
-        if TRYING.get() || !is_fast || job.method.descriptor.dedupe_window().is_some() {
+        // to be claimed first, or the arguments to be fetched, which takes a while.
+        let waits = job.method.descriptor.dedupe_window().is_some() || job.request.arguments.elsewhere.is_some();
+        if TRYING.get() || !is_fast || waits {
             self.runtime.spawn(Arc::clone(self).work(job));
             return Instant::now();
         }
@@ -274,6 +276,9 @@ impl Dispatcher {
         let Some(job) = self.claim(job).await else {
             return;
         };
+        let Some(job) = self.fetch(job).await else {
+            return;
+        };
         let begun = Instant::now();
         if let Some(handler) = self.call(&job, begun) {
             self.attend(job, handler, begun).await;
@@ -315,6 +320,42 @@ impl Dispatcher {
             Claim::Done(outcome) => self.repeated(slot, &request, outcome),
             Claim::Taken => self.rest_for_claim(Job { slot, request, method }),
             Claim::Refused(why) => self.unclaimable(slot, &request, why),
+        }
+        None
+    }
+
+    /// Has the arguments of a job fetched, if they lie elsewhere; `None` if the job is not to be run.
+    async fn fetch(&self, mut job: Job) -> Option<Job> {
+        let Job { slot, request, .. } = &mut job;
+        if request.arguments.elsewhere.is_none() {
+            return Some(job);
+        }
+        if !self.is_wanted(*slot, request, Instant::now()) {
+            return None;
+        }
+        let expired = async {
+            match request.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            fetched = self.settlements.fetch(&request.arguments) => match fetched {
+                Ok(arguments) => {
+                    request.arguments = arguments;
+                    return Some(job);
+                }
+                Err(mut why) => {
+                    if slot.origin == Origin::Broadcast {
+                        // It has certainly not run here, and others may have had more luck.
+                        why.kind = FaultKind::BadArguments;
+                    }
+                    self.settlements.refuse(*slot, request, why);
+                }
+            },
+            () = self.abort.cancelled() => self.settlements.abandon(*slot, request.kind),
+            () = self.cancellations.given_up(slot.call) => self.given_up(*slot),
+            () = expired => self.expired(*slot, request),
         }
         None
     }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Payload};
 pub use crate::dedupe::{Claim, KeyedRun, Record, UNBOUNDED_RUN};
 use crate::descriptor::ServiceDescriptor;
 use crate::error::IoError;
 use crate::id::{CallId, EntryId, SessionId};
-use crate::message::{Delivery, Reply, Request, Target};
+use crate::message::{Delivery, Fault, Reply, Request, Target};
 
 /// Carries the messages of one channel.
 #[async_trait]
@@ -51,6 +51,15 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     /// does, or it cannot tell, which is the default.
     fn trouble(&self) -> Option<String> {
         None
+    }
+
+    /// Fetches the arguments of a request that it has delivered without them ([`Payload::elsewhere`]), just before the request is
+    /// run; by default there are none. Cancel safe.
+    ///
+    /// # Errors
+    /// What to answer instead of running the request: they are gone, say.
+    async fn fetch(&self, arguments: &Payload) -> Result<Payload, Fault> {
+        Ok(arguments.clone())
     }
 
     /// Claims the idempotency key of `run` before it is run; an earlier attempt at the same run, or one whose server is dead,

@@ -172,8 +172,8 @@ impl Outcome {
     /// This, unless it is larger than `whose` limit allows: then a fault that says so.
     pub(crate) fn within(self, limit: usize, whose: &str) -> Self {
         match &self {
-            Self::Returned(payload) | Self::Failed(payload) if payload.bytes.len() > limit => {
-                let size = payload.bytes.len();
+            Self::Returned(payload) | Self::Failed(payload) if payload.size() > limit => {
+                let size = payload.size();
                 let message = format!(
                     "it has {size} bytes, and {whose} `max_payload_size` is {limit}; return less, or raise that at both ends"
                 );

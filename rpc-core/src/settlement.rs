@@ -121,6 +121,11 @@ impl Settlements {
         }
     }
 
+    /// Has the IO fetch arguments that lie elsewhere.
+    pub(crate) async fn fetch(&self, arguments: &Payload) -> Result<Payload, Fault> {
+        self.io.fetch(arguments).await
+    }
+
     fn claims(&self) -> MutexGuard<'_, HashMap<(EntryId, usize, Origin), KeyedRun>> {
         // Only entered and removed under the lock.
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)

@@ -89,6 +89,8 @@ pub(crate) struct Noted {
     pub(crate) peers: Vec<Peer>,
     pub(crate) peers_asked: AtomicU32,
     pub(crate) sent: Mutex<Vec<Outgoing>>,
+    /// What it has to say to whoever has it fetch arguments; if nothing, he waits for ever.
+    pub(crate) fetched: Mutex<Option<Result<Payload, Fault>>>,
     pub(crate) endpoint: OnceLock<Arc<dyn Endpoint>>,
 }
 
@@ -101,6 +103,7 @@ impl Noted {
             peers,
             peers_asked: AtomicU32::new(0),
             sent: Mutex::default(),
+            fetched: Mutex::default(),
             endpoint: OnceLock::new(),
         })
     }
@@ -136,6 +139,14 @@ impl RpcIo for Arc<Noted> {
 
     async fn backlog(&self) -> Result<Option<u64>, IoError> {
         Ok(None)
+    }
+
+    async fn fetch(&self, _: &Payload) -> Result<Payload, Fault> {
+        let fetched = self.fetched.lock().unwrap().take();
+        match fetched {
+            Some(fetched) => fetched,
+            None => pending().await,
+        }
     }
 
     async fn claim(&self, _: &KeyedRun) -> Result<Claim, IoError> {

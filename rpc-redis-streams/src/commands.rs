@@ -1,9 +1,19 @@
 //! Commands in the Redis protocol (RESP2), to be written at once. Those of the hot path are written here without further ado, the
 //! others are built with the redis crate.
 
+use std::time::Duration;
+
 use rpc_core::EntryId;
 
 use crate::pieces::Pieces;
+
+/// No key is kept longer.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// What Redis takes as a time to live, in milliseconds.
+pub(crate) fn ttl_ms(ttl: Duration) -> u64 {
+    ttl.min(LONGEST).as_millis() as u64
+}
 
 /// Commands to be written at once.
 #[derive(Debug, Default)]

@@ -10,14 +10,12 @@ use rpc_core::io::{Claim, KeyedRun, Record, UNBOUNDED_RUN};
 use rpc_core::message::{Origin, Reply};
 use tokio::time::Instant;
 
+use crate::commands::ttl_ms;
 use crate::destination::Destination;
 use crate::error::RedisStreamsError;
 use crate::pieces::Pieces;
 use crate::resp::Value;
 use crate::wire::{self, Decoded, Written};
-
-/// No key is kept longer.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How a claim is called in errors.
 pub(crate) const COMMAND: &str = "EVAL of a claim to an idempotency key";
@@ -69,7 +67,7 @@ pub(crate) fn claim(to: &Destination, run: &KeyedRun, dead: &[String]) -> Cmd {
         .arg(to.keys.workers(&to.group));
     let Owner { field, name, run: id } = Owner::of(to, run);
     command.arg(field).arg(name).arg(id);
-    command.arg(ms(left.min(UNBOUNDED_RUN).saturating_add(run.window)));
+    command.arg(ttl_ms(left.min(UNBOUNDED_RUN).saturating_add(run.window)));
     command.arg(dead);
     command
 }
@@ -98,13 +96,13 @@ pub(crate) fn record(to: &Destination, record: &Record) -> Cmd {
             outcome: outcome.clone(),
             handler_time: Duration::ZERO,
         };
-        let entry = Pieces::written(|out| wire::replies(out, to.session, wire::codec_of(&reply), [&reply]));
+        let entry = Pieces::written(|out| wire::replies(out, to.session, wire::form_of(&reply), [&reply]));
         Vec::from(entry)
     });
     let mut command = redis::cmd("EVAL");
     command.arg(RECORD).arg(1).arg(to.keys.dedupe(run.method, &run.key));
     let Owner { field, name, run: id } = Owner::of(to, run);
-    command.arg(field).arg(name).arg(id).arg(ms(run.window));
+    command.arg(field).arg(name).arg(id).arg(ttl_ms(run.window));
     command.arg(value.unwrap_or_default());
     command
 }
@@ -127,9 +125,4 @@ impl<'a> Owner<'a> {
             run: format!("{}.{}", run.entry, run.index),
         }
     }
-}
-
-/// What Redis takes as a time to live: a longer one is an error.
-fn ms(duration: Duration) -> u64 {
-    duration.min(LONGEST).as_millis() as u64
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::Pipeline;
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
 use rpc_core::message::{Kind, Request, Target};
@@ -65,7 +64,7 @@ pub(crate) struct Flush {
     signals: usize,
     cancels: Cancels,
     /// The questions of others, and who wants the answers.
-    questions: Vec<(Pipeline, oneshot::Sender<Vec<Value>>)>,
+    questions: Vec<(Commands, oneshot::Sender<Vec<Value>>)>,
     settlings: Vec<Settling>,
     /// How many entries of requests each of their transactions adds.
     together: Vec<usize>,
@@ -185,9 +184,7 @@ impl Flush {
 
     fn add_questions(&self, commands: &mut Commands) {
         for (questions, _) in &self.questions {
-            for question in questions.cmd_iter() {
-                commands.add(question);
-            }
+            commands.append(questions);
         }
     }
 
@@ -235,7 +232,11 @@ impl Flush {
                 match judge(answer, target) {
                     Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
                     Ok(()) => {}
-                    Err(Refusal::Final(failure)) => report.fates.push(Fate::Failed(request.sequence, target, failure)),
+                    Err(Refusal::Final(failure)) => {
+                        let stored = request.arguments.elsewhere.map(|_| request.clone());
+                        report.refused.extend(stored);
+                        report.fates.push(Fate::Failed(request.sequence, target, failure));
+                    }
                     Err(Refusal::NotYet(why)) => {
                         report.demoted |= why.starts_with("READONLY");
                         report.trouble = Some(why);

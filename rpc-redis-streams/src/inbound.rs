@@ -12,6 +12,7 @@ use crate::clock::Moment;
 use crate::entry::Entry;
 use crate::outbox::Message;
 use crate::packs;
+use crate::parts::take_replies;
 use crate::shared::Shared;
 use crate::wire::{self, Decoded, Malformed};
 
@@ -49,14 +50,14 @@ impl History {
 
 /// Where entries that were read at one moment go.
 pub(crate) struct Inbound<'a> {
-    io: &'a Shared,
+    io: &'a Arc<Shared>,
     endpoint: &'a Arc<dyn Endpoint>,
     moment: Moment,
 }
 
 impl<'a> Inbound<'a> {
     /// Of entries that were read just now.
-    pub(crate) fn now(io: &'a Shared, endpoint: &'a Arc<dyn Endpoint>) -> Self {
+    pub(crate) fn now(io: &'a Arc<Shared>, endpoint: &'a Arc<dyn Endpoint>) -> Self {
         let moment = io.clock.moment();
         Self { io, endpoint, moment }
     }
@@ -71,6 +72,9 @@ impl<'a> Inbound<'a> {
                 if origin == Origin::Group && packs::is_for_others(&requests, &io.destination.group) {
                     self.skip(caller, entry.id);
                     return None;
+                }
+                if origin == Origin::Group {
+                    io.taken.note(entry.id, &requests);
                 }
                 return Some(Delivery {
                     entry: entry.id,
@@ -113,7 +117,7 @@ impl<'a> Inbound<'a> {
     /// Tells the channel about an entry of its inbox.
     pub(crate) fn inbox_entry(&self, entry: Entry) {
         match wire::decode(entry.fields, self.moment.written(entry.id)) {
-            Ok(Decoded::Replies { from, replies }) => self.endpoint.reply(from, replies),
+            Ok(Decoded::Replies { from, replies }) => take_replies(self.io, self.endpoint, from, replies),
             Ok(Decoded::Requests { caller, requests }) if self.io.draining.is_cancelled() => {
                 let calls = requests.iter().filter(|request| request.kind == Kind::Call);
                 let closing = Fault::new(FaultKind::Overloaded, "the session is closing");

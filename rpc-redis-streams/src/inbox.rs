@@ -182,7 +182,7 @@ impl InboxReader {
     }
 
     fn take(&mut self, answer: Value) {
-        let io = &*self.io;
+        let io = &self.io;
         let inbound = Inbound::now(io, &self.endpoint);
         let _delivering = io.delivering.lock();
         for (key, entries) in entry::streams(answer) {

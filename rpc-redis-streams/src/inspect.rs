@@ -3,7 +3,7 @@
 use std::ops::{Bound, RangeBounds};
 
 use redis::Pipeline;
-use rpc_core::{EntryId, Kind, SessionId};
+use rpc_core::{EntryId, Kind, Payload, SessionId};
 
 use crate::entry;
 use crate::error::RedisStreamsError;
@@ -106,7 +106,7 @@ pub struct RequestSummary {
     pub kind: Kind,
     /// The wire name of the method.
     pub method: String,
-    /// The arguments: as they are where the codec is text, else as hexadecimal digits.
+    /// The arguments: as they are where the codec is text, else as hexadecimal digits; of large ones their size, and where they lie.
     pub arguments: String,
 }
 
@@ -296,7 +296,7 @@ pub(crate) fn content(fields: impl IntoIterator<Item = (bytes::Bytes, bytes::Byt
                     sequence: request.sequence,
                     kind: request.kind,
                     method: request.method.into(),
-                    arguments: readable(&request.arguments.bytes),
+                    arguments: readable(&request.arguments),
                 })
                 .collect(),
         },
@@ -305,7 +305,11 @@ pub(crate) fn content(fields: impl IntoIterator<Item = (bytes::Bytes, bytes::Byt
     }
 }
 
-fn readable(bytes: &[u8]) -> String {
+fn readable(arguments: &Payload) -> String {
+    let bytes = &arguments.bytes[..];
+    if let Some(size) = arguments.elsewhere {
+        return format!("{size} bytes in parts: {}", String::from_utf8_lossy(bytes));
+    }
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rpc_core::io::{Claim, Endpoint, KeyedRun, Outgoing, Peer};
-use rpc_core::{ChannelSettings, IoError, Mode, RpcIo, ServiceDescriptor, SessionId};
+use rpc_core::message::{Fault, FaultKind};
+use rpc_core::{ChannelSettings, IoError, Mode, Payload, RpcIo, ServiceDescriptor, SessionId};
 use tokio::time::timeout;
 
 use crate::backlog;
@@ -224,6 +225,15 @@ impl RpcIo for RedisStreamsIo {
 
     fn trouble(&self) -> Option<String> {
         self.inner.connector.trouble()
+    }
+
+    async fn fetch(&self, arguments: &Payload) -> Result<Payload, Fault> {
+        let fetched = self.inner.fetch(arguments, || true).await;
+        fetched.map_err(|why| {
+            // An earlier attempt may have had them.
+            let why = format!("its arguments cannot be had: {why}");
+            Fault::new(FaultKind::Indeterminate, why)
+        })
     }
 
     async fn claim(&self, run: &KeyedRun) -> Result<Claim, IoError> {

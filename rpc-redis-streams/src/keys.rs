@@ -5,6 +5,7 @@
 //! `calc` too; its other keys get one more prefix, `{calc}:tag:meta`, so that the two streams share a slot and no key.
 
 use rpc_core::SessionId;
+use uuid::Uuid;
 
 /// The names of all keys of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,16 @@ impl Keys {
     /// Hash: group or session -> who runs the call with that idempotency key, or what it has returned.
     pub(crate) fn dedupe(&self, method: &str, key: &str) -> String {
         format!("{}dedupe:{method}:{key}", self.prefix)
+    }
+
+    /// String: a part of a payload that is too large for an entry.
+    pub(crate) fn part(&self, name: Uuid, index: usize) -> String {
+        format!("{}{name}:{index}", self.parts())
+    }
+
+    /// What the keys of all parts begin with.
+    pub(crate) fn parts(&self) -> String {
+        format!("{}parts:", self.prefix)
     }
 
     /// Sorted set: consumer of `group` -> time of its last beat.
@@ -116,6 +127,7 @@ mod tests {
             keys.workers(group),
             keys.inbox(session),
             keys.dedupe("calc.add", group),
+            keys.part(*session.as_uuid(), 2),
         ]
     }
 
@@ -142,6 +154,7 @@ mod tests {
                 "{calc}:workers:w",
                 "{calc}:inbox:01930000-0000-7000-8000-0000000000aa",
                 "{calc}:dedupe:calc.add:w",
+                "{calc}:parts:01930000-0000-7000-8000-0000000000aa:2",
             ]
         );
         let tagged = all(&Keys::new("{calc}"), "w", session);

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redis::Pipeline;
 use rpc_core::EntryId;
 use rpc_core::io::Outgoing;
 use rpc_core::message::{Outcome, Reply, Request};
 use tokio::sync::{Notify, oneshot};
 
+use crate::commands::Commands;
 use crate::resp::Value;
 
 /// How much goes into one flush: enough to share its cost, and little enough to be answered soon. Of large messages it takes
@@ -26,7 +26,7 @@ pub(crate) enum Message {
     Outgoing(Outgoing),
     /// A question of somebody else, whose answers are passed on; dropped when there are none.
     Ask {
-        questions: Pipeline,
+        questions: Commands,
         answer: oneshot::Sender<Vec<Value>>,
     },
     /// An entry of the group that carries nothing the channel could be told about: it goes to the dead letters.
@@ -53,11 +53,18 @@ struct State {
     bytes: usize,
     /// Taken by the writer and not yet settled.
     in_hand: usize,
+    /// How much is being made ready to be written, and its size.
+    held: usize,
+    held_bytes: usize,
 }
 
 impl State {
     fn has_room(&self) -> bool {
-        self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes < MAX_WAITING_BYTES
+        self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes + self.held_bytes < MAX_WAITING_BYTES
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_hand == 0 && self.held == 0 && self.waiting.is_empty()
     }
 }
 
@@ -65,6 +72,16 @@ impl Outbox {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes those who wait for what has come true.
+    fn notify(&self, state: &State) {
+        if state.has_room() {
+            self.room.notify_waiters();
+        }
+        if state.is_idle() {
+            self.idle.notify_waiters();
+        }
     }
 
     /// Appends a message; returns how many wait then.
@@ -84,17 +101,15 @@ impl Outbox {
     pub(crate) fn forget_unless(&self, wanted: impl Fn(&Request) -> bool) {
         let mut state = self.state();
         state.waiting.retain(|message| match message {
-            Message::Outgoing(Outgoing::Request { request, .. }) => wanted(request),
+            // The writer removes arguments that lie elsewhere.
+            Message::Outgoing(Outgoing::Request { request, .. }) => {
+                wanted(request) || request.arguments.elsewhere.is_some()
+            }
             Message::Ask { answer, .. } => !answer.is_closed(),
             _ => true,
         });
         state.bytes = state.waiting.iter().map(size_of).sum();
-        if state.has_room() {
-            self.room.notify_waiters();
-        }
-        if state.in_hand == 0 && state.waiting.is_empty() {
-            self.idle.notify_waiters();
-        }
+        self.notify(&state);
     }
 
     /// Waits until there is something to take. Cancel safe.
@@ -134,12 +149,31 @@ impl Outbox {
             state.bytes += size_of(&message);
             state.waiting.push_front(message);
         }
-        if state.has_room() {
-            self.room.notify_waiters();
+        self.notify(&state);
+    }
+
+    /// A message in hand, or what has become of it, is to be written after all; `None` if it is not.
+    pub(crate) fn hand_back(&self, message: Option<Message>) {
+        // First, so that the outbox does not look idle in between.
+        if let Some(message) = message {
+            self.push(message);
         }
-        if state.in_hand == 0 && state.waiting.is_empty() {
-            self.idle.notify_waiters();
-        }
+        self.settle(1, Vec::new());
+    }
+
+    /// Something of so many bytes is being made ready to be written.
+    pub(crate) fn hold(&self, bytes: usize) {
+        let mut state = self.state();
+        state.held += 1;
+        state.held_bytes += bytes;
+    }
+
+    /// It is waiting to be written, or need not be any more.
+    pub(crate) fn release(&self, bytes: usize) {
+        let mut state = self.state();
+        state.held -= 1;
+        state.held_bytes -= bytes;
+        self.notify(&state);
     }
 
     /// Waits until so little waits to be written that more may be read. Cancel safe.
@@ -159,11 +193,8 @@ impl Outbox {
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
             idle.as_mut().enable();
-            {
-                let state = self.state();
-                if state.in_hand == 0 && state.waiting.is_empty() {
-                    return;
-                }
+            if self.state().is_idle() {
+                return;
             }
             idle.await;
         }
@@ -188,7 +219,8 @@ pub(crate) fn size_of(message: &Message) -> usize {
             Outcome::Returned(payload) | Outcome::Failed(payload) => payload.bytes.len(),
             Outcome::Fault(fault) => fault.message.len(),
         },
-        Message::Outgoing(_) | Message::Ask { .. } => 0,
+        Message::Ask { questions, .. } => questions.pieces().len(),
+        Message::Outgoing(_) => 0,
         Message::Malformed { reason, .. } => reason.len(),
     };
     payload + 128
@@ -218,6 +250,20 @@ mod tests {
         }
         let flushes: Vec<usize> = std::iter::repeat_with(|| outbox.take(9).len()).take(4).collect();
         assert_eq!(flushes, [1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_made_ready_counts_as_waiting_whatever_is_forgotten_meanwhile() {
+        let outbox = Outbox::default();
+        outbox.push(letter(1));
+        outbox.hold(MAX_WAITING_BYTES);
+        assert!(!outbox.state().has_room());
+        outbox.forget_unless(|_| true);
+        assert!(!outbox.state().has_room());
+        outbox.settle(outbox.take(9).len(), Vec::new());
+        assert!(!outbox.state().is_idle());
+        outbox.release(MAX_WAITING_BYTES);
+        assert!(outbox.state().is_idle() && outbox.state().has_room());
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rpc_core::delivery::MAX_PACK;
 use rpc_core::message::{Request, Target};
 
+use crate::wire::Form;
+
 /// How much work a pack holds at the most: it goes to one worker, whose neighbours may be idle.
 const MAX_WORK: Duration = Duration::from_micros(200);
 
@@ -42,7 +44,7 @@ impl Packing {
 
     /// Adds a request to the last pack, or begins another.
     pub(crate) fn add(&mut self, target: Target, request: Request) {
-        let bytes = request.arguments.bytes.len();
+        let bytes = request.arguments.size();
         let work = request.packable.filter(|_| target == Target::Stream && self.most > 1);
         match (&mut self.open, work, self.packs.last_mut(), self.requests.last()) {
             (Some((open_work, open_bytes)), Some(work), Some((_, requests)), Some(last))
@@ -50,7 +52,7 @@ impl Packing {
                     && *open_work + work <= MAX_WORK
                     && *open_bytes + bytes <= self.most_bytes
                     && last.kind == request.kind
-                    && last.arguments.codec == request.arguments.codec =>
+                    && Form::of(&last.arguments) == Form::of(&request.arguments) =>
             {
                 *open_work += work;
                 *open_bytes += bytes;
@@ -110,10 +112,7 @@ pub(crate) mod tests {
             deadline: None,
             attempt: 1,
             headers: Headers::new(),
-            arguments: Payload {
-                codec: Codec::Json,
-                bytes: Bytes::from(vec![b' '; bytes]),
-            },
+            arguments: Payload::new(Codec::Json, Bytes::from(vec![b' '; bytes])),
             at_most_once: false,
             packable,
         }

@@ -2,7 +2,7 @@
 
 use rpc_core::EntryId;
 use rpc_core::io::SendFailure;
-use rpc_core::message::Target;
+use rpc_core::message::{Request, Target};
 
 use crate::outbox::Message;
 
@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) later: Vec<Message>,
     /// Whether the next flush is to be divided, because Redis has refused some of it only together with others.
     pub(crate) divide: bool,
+    /// Requests that Redis refuses for good, if their arguments lie elsewhere.
+    pub(crate) refused: Vec<Request>,
     /// Why.
     pub(crate) trouble: Option<String>,
     /// How many entries the stream had, if that was asked for.

@@ -9,6 +9,7 @@ use memchr::memchr;
 use rpc_core::EntryId;
 
 use crate::decimal::{decimal, entry_id};
+use crate::lent::Lent;
 use crate::wire;
 
 /// An answer that is nested deeper than this is none of Redis's.
@@ -30,13 +31,6 @@ const LARGE: usize = 16 << 10;
 
 /// How much memory a length is believed that nothing bears out yet.
 const CREDIT: usize = 1 << 20;
-
-/// How much memory of a large bulk string is kept for the next one. New memory costs nothing until its pages are touched, and then
-/// more than all that is done with what is in them.
-const KEPT: usize = 2 << 20;
-
-/// How many times its own size the memory of a large bulk string may have: whoever holds it holds all of that.
-const SPACIOUS: usize = 4;
 
 /// The answer that comes by the thousand.
 const QUEUED: &[u8] = b"+QUEUED\r\n";
@@ -112,8 +106,7 @@ pub(crate) struct Decoder {
     open: Vec<List>,
     /// The bulk string that is being received, if it is a large one.
     large: Option<Large>,
-    /// The largest of late, whose memory is to be had again when nobody else holds it.
-    lent: Bytes,
+    lent: Lent,
 }
 
 #[derive(Debug)]
@@ -136,7 +129,7 @@ impl Default for Decoder {
             read_size: READ_SIZE,
             open: Vec::new(),
             large: None,
-            lent: Bytes::new(),
+            lent: Lent::default(),
         }
     }
 }
@@ -266,7 +259,8 @@ impl Decoder {
     /// Begins to receive a large bulk string. All that is left in the buffer belongs to it.
     fn begin(&mut self, length: usize) {
         let mut received = self
-            .give_back(length)
+            .lent
+            .take(length)
             .unwrap_or_else(|| BytesMut::with_capacity(length.min(CREDIT)));
         received.extend_from_slice(&self.buffer);
         self.buffer.clear();
@@ -275,26 +269,7 @@ impl Decoder {
 
     /// The large bulk string, when all of it was received.
     fn end(&mut self, Large { length, received }: Large) -> Bytes {
-        let is_kept = received.capacity() <= KEPT && length >= self.lent.len();
-        let value = received.freeze();
-        if is_kept {
-            self.lent = value.clone();
-        }
-        value.slice(..length - 2)
-    }
-
-    /// The memory that was lent, if nobody holds it any more and it suits so many bytes.
-    fn give_back(&mut self, length: usize) -> Option<BytesMut> {
-        let suits = length..=length.saturating_mul(SPACIOUS);
-        self.lent = match std::mem::take(&mut self.lent).try_into_mut() {
-            Ok(mut memory) if suits.contains(&memory.capacity()) => {
-                memory.clear();
-                return Some(memory);
-            }
-            Ok(memory) => memory.freeze(),
-            Err(lent) => lent,
-        };
-        None
+        self.lent.lend(received).slice(..length - 2)
     }
 }
 
@@ -366,6 +341,7 @@ mod tests {
 
     use super::*;
     use crate::entry;
+    use crate::lent::SPACIOUS;
 
     fn bulk(text: &'static str) -> Value {
         Value::Bulk(Bytes::from_static(text.as_bytes()))

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use redis::Cmd;
 use rpc_core::io::{Outgoing, Record};
 use rpc_core::message::Reply;
-use rpc_core::{Codec, EntryId, SessionId};
+use rpc_core::{EntryId, SessionId};
 
 use crate::commands::Commands;
 use crate::dedupe;
@@ -19,7 +19,7 @@ use crate::pieces::Pieces;
 use crate::report::{Fate, Report, code_of, is_passing};
 use crate::resp::Value;
 use crate::transaction::{self, Run};
-use crate::wire;
+use crate::wire::{self, Form};
 
 /// How many entries the dead-letter stream keeps, about.
 const MAX_DEAD: u64 = 10_000;
@@ -84,9 +84,9 @@ impl Settling {
             for command in letters.iter().chain(&records) {
                 commands.add(command);
             }
-            for ((caller, _), (codec, pack)) in replies {
+            for ((caller, ..), (form, pack)) in replies {
                 // NOMKSTREAM: a caller that is gone must not get its inbox back.
-                let message = |out: &mut Pieces| wire::replies(out, to.session, codec, pack);
+                let message = |out: &mut Pieces| wire::replies(out, to.session, form, pack);
                 add_entry(commands, &to.keys.inbox(caller), None, true, message);
             }
             if !acknowledged.is_empty() {
@@ -249,13 +249,14 @@ fn without_letter(settlement: Message, why: &str) -> Message {
     })
 }
 
-/// The replies of a transaction: those of one session and one codec share an entry.
-type Replies<'a> = BTreeMap<(SessionId, &'static str), (Codec, Vec<&'a Reply>)>;
+/// The replies of a transaction: those of one session and one form share an entry.
+type Replies<'a> = BTreeMap<(SessionId, &'static str, bool), (Form, Vec<&'a Reply>)>;
 
 fn pack<'a>(replies: &mut Replies<'a>, caller: SessionId, reply: Option<&'a Reply>) {
     if let Some(reply) = reply {
-        let codec = wire::codec_of(reply);
-        let packed = replies.entry((caller, codec.name())).or_insert((codec, Vec::new()));
+        let form = wire::form_of(reply);
+        let whose = (caller, form.codec.name(), form.in_parts);
+        let packed = replies.entry(whose).or_insert((form, Vec::new()));
         packed.1.push(reply);
     }
 }
@@ -278,12 +279,12 @@ struct Part {
 }
 
 /// Copies an entry, as it stands in the stream, to the dead letters, or the one request of it that is to go there: with all
-/// its fields (as many as Lua can pass on), behind those that say why; then acknowledges it, and only then. A script, because
-/// only Redis has the fields at hand; it runs rarely.
+/// its fields (as many as Lua can pass on), behind those that say why; then acknowledges it, and only then. Arguments that lie in
+/// parts, which go away, are put into it. A script, because only Redis has the fields at hand; it runs rarely.
 const ADD_DEAD_LETTER: &str = "\
     local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
     local fields = found[1] and found[1][2] or {} \
-    if ARGV[8] and fields[2] then fields = {fields[1], part(fields[2], tonumber(ARGV[8]))} end \
+    if ARGV[9] and fields[2] then fields = {fields[1], whole(part(fields[2], tonumber(ARGV[9])), ARGV[8])} end \
     local letter = {'reason', ARGV[3], 'entry', ARGV[1], 'consumer', ARGV[4], 'attempts', ARGV[5]} \
     for i, field in ipairs(fields) do \
         if i <= 1000 then letter[#letter + 1] = field end \
@@ -295,7 +296,7 @@ const ADD_DEAD_LETTER: &str = "\
 fn add_dead_letter(to: &Destination, entry: EntryId, part: Part, reason: &str, attempts: u32) -> Cmd {
     let mut command = redis::cmd("EVAL");
     command
-        .arg(format!("{}{ADD_DEAD_LETTER}", wire::PART_IN_LUA))
+        .arg(format!("{}{}{ADD_DEAD_LETTER}", wire::PART_IN_LUA, wire::WHOLE_IN_LUA))
         .arg(2)
         .arg(&to.keys.requests)
         .arg(&to.keys.dead);
@@ -307,6 +308,7 @@ fn add_dead_letter(to: &Destination, entry: EntryId, part: Part, reason: &str, a
         .arg(attempts)
         .arg(&to.group)
         .arg(u8::from(part.acknowledge))
+        .arg(to.keys.parts())
         .arg(part.index);
     command
 }
@@ -315,7 +317,7 @@ fn add_dead_letter(to: &Destination, entry: EntryId, part: Part, reason: &str, a
 mod tests {
     use std::time::Duration;
 
-    use rpc_core::Outcome;
+    use rpc_core::{Codec, Outcome};
 
     use super::*;
 
@@ -336,9 +338,9 @@ mod tests {
         for reply in &sent {
             pack(&mut replies, caller, Some(reply));
         }
-        let packed = replies.values().map(|(codec, pack)| {
+        let packed = replies.values().map(|(form, pack)| {
             let sequences: Vec<_> = pack.iter().map(|reply| reply.sequence).collect();
-            (*codec, sequences)
+            (form.codec, sequences)
         });
         assert_eq!(
             packed.collect::<Vec<_>>(),

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::commands::Commands;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connector::Connector;
@@ -25,6 +26,7 @@ use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
 use crate::meta::{self, Agreement};
 use crate::outbox::{Message, Outbox};
+use crate::parts::{Lane, LargeReplies, Taken};
 use crate::registry::Registration;
 use crate::report::{code_of, is_passing};
 use crate::resp::Value;
@@ -57,6 +59,9 @@ pub(crate) struct Shared {
     /// As it was found on connecting.
     pub(crate) agreement: Agreement,
     pub(crate) outbox: Outbox,
+    pub(crate) lane: Lane,
+    pub(crate) large_replies: LargeReplies,
+    pub(crate) taken: Taken,
     /// Where the reader that has most to do with what is written offers its connection.
     pub(crate) fuse: Fuse,
     pub(crate) clock: Clock,
@@ -113,6 +118,9 @@ impl Shared {
             connector,
             agreement,
             outbox: Outbox::default(),
+            lane: Lane::default(),
+            large_replies: LargeReplies::default(),
+            taken: Taken::default(),
             fuse: Fuse::default(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
@@ -145,23 +153,48 @@ impl Shared {
         command: &'static str,
         questions: Pipeline,
     ) -> Result<Vec<Value>, RedisStreamsError> {
+        let mut commands = Commands::default();
+        for question in questions.cmd_iter() {
+            commands.add(question);
+        }
+        self.ask_for(command, commands).await
+    }
+
+    /// The same, of questions that are written already.
+    pub(crate) async fn ask_for(
+        &self,
+        command: &'static str,
+        questions: Commands,
+    ) -> Result<Vec<Value>, RedisStreamsError> {
+        let answers = timeout(self.connector.connect_timeout(), self.ask_patiently(questions));
+        let answers = answers.await.map_err(|_| RedisStreamsError::Command {
+            command,
+            source: io::ErrorKind::TimedOut.into(),
+        })??;
+        match answers.iter().find_map(entry::error) {
+            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
+            None => Ok(answers),
+        }
+    }
+
+    /// The same, for as long as it takes: questions are asked again when a connection is lost. Some answers may be errors.
+    pub(crate) async fn ask_patiently(&self, questions: Commands) -> Result<Vec<Value>, RedisStreamsError> {
         if self.endpoint().is_none() {
             return Err(RedisStreamsError::NotOpen);
         }
         let (answer, answers) = oneshot::channel();
         self.outbox.push(Message::Ask { questions, answer });
-        let lost = |kind: io::ErrorKind| RedisStreamsError::Command {
-            command,
-            source: kind.into(),
-        };
-        let answers = timeout(self.connector.connect_timeout(), answers)
-            .await
-            .map_err(|_| lost(io::ErrorKind::TimedOut))?
-            .map_err(|_| lost(io::ErrorKind::ConnectionAborted))?;
-        match answers.iter().find_map(entry::error) {
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
-            None => Ok(answers),
-        }
+        // There is no writer any more.
+        answers.await.map_err(|_| RedisStreamsError::NotOpen)
+    }
+
+    /// Has commands written whose answers are of no interest.
+    pub(crate) fn tell(&self, commands: Commands) {
+        let (answer, _) = oneshot::channel();
+        self.outbox.push(Message::Ask {
+            questions: commands,
+            answer,
+        });
     }
 
     /// Whether servers may be silent because Redis takes no writes, or took none a moment ago: out of memory, say. Then

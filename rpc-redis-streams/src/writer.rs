@@ -1,11 +1,12 @@
 //! The one task that writes: everything queued goes out as one flush, and while that is in flight the next one fills.
 
 use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rpc_core::io::{Endpoint, Outgoing, SendFailure};
-use rpc_core::message::{Fault, FaultKind, Outcome, Target};
+use rpc_core::message::{Fault, FaultKind, Outcome, Request, Target};
 use rpc_core::{IoError, Mode};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -14,9 +15,11 @@ use crate::commands::Commands;
 use crate::connection::Connection;
 use crate::error::RedisStreamsError;
 use crate::flush::{Flush, Options};
+use crate::lifeline;
 use crate::mailbox::{Mailbox, Renewal};
 use crate::meta::{self, Agreement};
 use crate::outbox::{MAX_FLUSH_MESSAGES, Message, request_of, size_of};
+use crate::parts;
 use crate::report::Fate;
 use crate::shared::{REFUSED_PAUSE, Shared};
 use crate::turns::let_others_run;
@@ -112,7 +115,7 @@ impl Writer {
                         self.look_for_claim().await;
                         self.keep_inbox().await;
                         // It may have been mended.
-                        self.io.outbox.settle(0, std::mem::take(&mut self.parked));
+                        self.io.outbox.settle(0, mem::take(&mut self.parked));
                     }
                 }
             }
@@ -128,7 +131,7 @@ impl Writer {
             1
         };
         let mut messages = self.io.outbox.take(most);
-        let taken = messages.len();
+        let mut taken = messages.len();
         if messages.iter().any(is_to_stream) {
             self.watch_backlog().await;
         }
@@ -138,6 +141,7 @@ impl Writer {
             self.renewed(renewal).await;
         }
         self.drop_unwanted(&mut messages);
+        taken -= self.store_large(&mut messages);
         if self.failures >= HOPELESS {
             messages.iter_mut().for_each(|message| self.shrink(message));
         }
@@ -152,7 +156,7 @@ impl Writer {
             max_len,
             max_pack: self.io.config.max_pack(),
             asks_length: self.backlog.as_ref().is_some_and(|backlog| backlog.is_look_due(now)),
-            divided: std::mem::take(&mut self.divided),
+            divided: mem::take(&mut self.divided),
         };
         let flush = Flush::new(messages, &self.io.destination, options, now, &mut self.commands);
         if flush.len() == 0 {
@@ -183,6 +187,7 @@ impl Writer {
             Ok(answers) => {
                 self.failures = 0;
                 let report = flush.read(answers);
+                report.refused.iter().for_each(|request| self.remove_unwritten(request));
                 self.tell(report.fates);
                 if let Some(backlog) = &mut self.backlog {
                     backlog.wrote(requests, report.length, now);
@@ -217,6 +222,16 @@ impl Writer {
         }
     }
 
+    /// Takes out the messages whose payloads are to lie elsewhere first, and has them stored: they come back. Returns how many they are.
+    fn store_large(&self, messages: &mut Vec<Message>) -> usize {
+        let before = messages.len();
+        for message in messages.extract_if(.., |message| self.io.lane.is_for(message)) {
+            let store = parts::store(Arc::clone(&self.io), Arc::clone(&self.endpoint), message);
+            lifeline::spawn(&self.io, store);
+        }
+        before - messages.len()
+    }
+
     /// Drops what is not to be written: requests that nobody waits for any more, with their cancellation, and all requests
     /// when the stream is not what it was taken for, or too long.
     fn drop_unwanted(&self, messages: &mut Vec<Message>) {
@@ -226,6 +241,7 @@ impl Writer {
                 if let Some(why) = &self.refused {
                     let failure = SendFailure::NotSent(why.clone());
                     self.fail(request.sequence, *target, failure);
+                    self.remove_unwritten(request);
                     return false;
                 }
                 let wanted = self.endpoint.is_waiting(request.sequence);
@@ -236,11 +252,13 @@ impl Writer {
                     Some(why) => {
                         let failure = SendFailure::Overloaded(why.to_owned());
                         self.endpoint.failed(request.sequence, *target, failure);
+                        self.remove_unwritten(request);
                         false
                     }
                     None => {
                         if !wanted && !doubtful {
                             unsent.insert(request.sequence);
+                            self.remove_unwritten(request);
                         }
                         wanted
                     }
@@ -249,6 +267,13 @@ impl Writer {
             Message::Outgoing(Outgoing::Cancel { sequence, .. }) => !unsent.contains(sequence),
             _ => true,
         });
+    }
+
+    /// Removes what was stored of a request that is not written, unless it may have been.
+    fn remove_unwritten(&self, request: &Request) {
+        if !self.doubtful.contains(&request.sequence) {
+            self.io.remove_unwritten(request);
+        }
     }
 
     /// Asks, when it is time, whether too much waits in the stream.
@@ -282,9 +307,17 @@ impl Writer {
         }
         let why = format!("redis hangs up on {size} bytes; send less, or raise its limits (proto-max-bulk-len)");
         match message {
-            Message::Outgoing(Outgoing::Settle { reply: Some(reply), .. }) => {
+            Message::Outgoing(Outgoing::Settle {
+                reply: Some(reply),
+                record,
+                ..
+            }) => {
                 tracing::error!(size, "redis hangs up on a reply of this size; an error is sent instead");
                 reply.outcome = Outcome::Fault(Fault::new(FaultKind::BadResult, why));
+                // Nor does it take the result under an idempotency key.
+                if let Some(record) = record {
+                    record.result = None;
+                }
             }
             Message::Outgoing(Outgoing::Request { target, request }) => {
                 let failure = SendFailure::NotSent(IoError::new(why));
@@ -302,7 +335,10 @@ impl Writer {
             match fate {
                 Fate::Accepted(sequence) => self.endpoint.accepted(sequence),
                 Fate::Failed(sequence, target, failure) => self.fail(sequence, target, failure),
-                Fate::Confirmed(entry) => self.endpoint.confirmed(entry),
+                Fate::Confirmed(entry) => {
+                    parts::remove_settled(&self.io, entry);
+                    self.endpoint.confirmed(entry);
+                }
             }
         }
     }

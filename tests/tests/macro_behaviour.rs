@@ -106,10 +106,7 @@ async fn call_raw(method: &str, arguments: &'static str) -> Outcome {
     let server = CalculatorServer::new(Calc::default());
     let descriptor = CalculatorClient::SERVICE.methods().iter().find(|m| m.name() == method);
     let cx = context().await;
-    let arguments = Payload {
-        codec: Codec::Json,
-        bytes: arguments.into(),
-    };
+    let arguments = Payload::new(Codec::Json, arguments.into());
     server
         .call(descriptor.expect("a method of the table"), cx, arguments)
         .await

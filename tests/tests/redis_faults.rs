@@ -528,6 +528,8 @@ async fn a_worker_can_be_closed_while_redis_is_down() {
 async fn a_reply_that_redis_never_takes_does_not_block_the_others() {
     within(LIMIT, async {
         let server = RedisServer::builder().arg("--proto-max-bulk-len", "1mb").start().await;
+        // In one piece, and not in parts, which Redis would take.
+        server.command(&["ACL", "SETUSER", "default", "-set"]).await;
         let _worker = serve(&server, Mode::Group, &Gate::new()).await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         let large = tokio::spawn(echo.repeat("x".to_owned(), 2 << 20));
@@ -713,6 +715,8 @@ async fn a_request_that_redis_hangs_up_on_does_not_hold_up_the_others() {
         server
             .command(&["CONFIG", "SET", config, "normal 1048576 1048576 1"])
             .await;
+        // In one piece, and not in parts, which could be fetched.
+        server.command(&["ACL", "SETUSER", "default", "-set"]).await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         let large = tokio::spawn(echo.with_timeout(Duration::from_secs(8)).echo("x".repeat(3 << 20)));
         let small = tokio::spawn(async move { echo.echo("small".to_owned()).await });

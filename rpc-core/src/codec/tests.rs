@@ -134,10 +134,7 @@ fn what_is_not_the_value_is_an_error() {
 
     for &codec in Codec::ALL {
         let payload = codec.encode(&order()).unwrap();
-        let altered = |bytes: &[u8]| Payload {
-            codec,
-            bytes: Bytes::copy_from_slice(bytes),
-        };
+        let altered = |bytes: &[u8]| Payload::new(codec, Bytes::copy_from_slice(bytes));
         assert!(payload.decode::<State>().is_err());
         for end in 0..payload.bytes.len() {
             assert!(altered(&payload.bytes[..end]).decode::<Order>().is_err(), "{end}");
@@ -159,7 +156,7 @@ proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic(bytes in vec(any::<u8>(), 0..100)) {
         for &codec in Codec::ALL {
-            let payload = Payload { codec, bytes: bytes.clone().into() };
+            let payload = Payload::new(codec, bytes.clone().into());
             let _ = payload.decode::<Order>();
             let _ = payload.decode::<State>();
             let _ = payload.decode::<Vec<String>>();

@@ -134,11 +134,7 @@ impl Dispatcher {
         match kind {
             FaultKind::MethodNotFound => self.services.not_found(&request.method),
             FaultKind::TooLarge => {
-                let reason = too_large(
-                    request.arguments.bytes.len(),
-                    self.settings.max_payload_size,
-                    "the server's",
-                );
+                let reason = too_large(request.arguments.size(), self.settings.max_payload_size, "the server's");
                 Fault::new(kind, reason)
             }
             FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {

@@ -9,7 +9,7 @@ use super::*;
 use crate::codec::Payload;
 use crate::id::EntryId;
 use crate::io::{Mode, Outgoing};
-use crate::message::Headers;
+use crate::message::{Headers, Outcome};
 use crate::testing::{Noted, Script, Unit};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,10 +40,29 @@ impl Worker {
     }
 
     fn deliver(&self, sequence: u64, method: &'static str, time_left: Option<Duration>) {
+        self.deliver_as(Origin::Group, Payload::empty(), sequence, method, time_left);
+    }
+
+    /// A call whose arguments lie elsewhere.
+    fn deliver_large(&self, time_left: Duration) -> CallId {
+        let mut arguments = Payload::empty();
+        arguments.elsewhere = Some(1 << 20);
+        self.deliver_as(Origin::Group, arguments, 1, "unit.call", Some(time_left))
+    }
+
+    fn deliver_as(
+        &self,
+        origin: Origin,
+        arguments: Payload,
+        sequence: u64,
+        method: &'static str,
+        time_left: Option<Duration>,
+    ) -> CallId {
+        let caller = SessionId::generate();
         self.dispatcher.deliver(vec![Delivery {
             entry: EntryId { ms: sequence, seq: 0 },
-            origin: Origin::Group,
-            caller: SessionId::generate(),
+            origin,
+            caller,
             requests: vec![Request {
                 sequence,
                 kind: if method == "unit.call" {
@@ -55,12 +74,16 @@ impl Worker {
                 deadline: time_left.map(|left| Instant::now() + left),
                 attempt: 1,
                 headers: Headers::new(),
-                arguments: Payload::empty(),
+                arguments,
                 at_most_once: false,
                 packable: None,
             }],
             forgotten: false,
         }]);
+        CallId {
+            session: caller,
+            sequence,
+        }
     }
 
     fn runs(&self) -> u32 {
@@ -101,6 +124,83 @@ async fn a_notification_is_tried_until_it_succeeds() {
         ),
         "{sent:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn arguments_that_lie_elsewhere_are_fetched_before_the_call_runs() {
+    let worker = Worker::new(Script::Fail(0));
+    *worker.io.fetched.lock().unwrap() = Some(Ok(Payload::empty()));
+    worker.deliver_large(HOUR);
+    worker.dispatcher.idle().await;
+    assert_eq!(worker.runs(), 1);
+
+    let gone = Fault::new(FaultKind::Indeterminate, "they are gone");
+    *worker.io.fetched.lock().unwrap() = Some(Err(gone.clone()));
+    let again = EntryId { ms: 1, seq: 0 };
+    worker.dispatcher.settlements().confirmed(again);
+    worker.io.sent.lock().unwrap().clear();
+    worker.deliver_large(HOUR);
+    worker.dispatcher.idle().await;
+    assert_eq!(worker.runs(), 1);
+    match &worker.io.sent.lock().unwrap()[..] {
+        [
+            Outgoing::Settle {
+                reply: Some(reply),
+                acknowledge: Some(entry),
+                ..
+            },
+        ] => assert_eq!((&reply.outcome, *entry), (&Outcome::Fault(gone), again)),
+        other => panic!("{other:?}"),
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_cannot_have_the_arguments_refuses_so_that_others_may_answer() {
+    let worker = Worker::new(Script::Fail(0));
+    *worker.io.fetched.lock().unwrap() = Some(Err(Fault::new(FaultKind::Indeterminate, "they are gone")));
+    let mut arguments = Payload::empty();
+    arguments.elsewhere = Some(1 << 20);
+    worker.deliver_as(Origin::Broadcast, arguments, 1, "unit.call", Some(HOUR));
+    worker.dispatcher.idle().await;
+    match &worker.io.sent.lock().unwrap()[..] {
+        [Outgoing::Settle { reply: Some(reply), .. }] => {
+            assert!(matches!(&reply.outcome, Outcome::Fault(fault) if fault.kind.is_refusal()));
+        }
+        other => panic!("{other:?}"),
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_before_its_arguments_have_come_is_not_run() {
+    let worker = Worker::new(Script::Fail(0));
+    let call = worker.deliver_large(HOUR);
+    tokio::task::yield_now().await;
+    worker.dispatcher.cancel(call, None);
+    worker.dispatcher.idle().await;
+    assert_eq!((worker.runs(), worker.dispatcher.counters.cancelled.get()), (0, 1));
+    assert_eq!(worker.io.sent.lock().unwrap().len(), 1, "it is acknowledged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_arguments_do_not_come_in_time_is_not_run() {
+    let worker = Worker::new(Script::Fail(0));
+    worker.deliver_large(HOUR);
+    sleep(HOUR).await;
+    worker.dispatcher.idle().await;
+    assert_eq!((worker.runs(), worker.dispatcher.counters.expired.get()), (0, 1));
+    assert_eq!(worker.io.sent.lock().unwrap().len(), 1, "it is acknowledged");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_aborted_leaves_a_call_whose_arguments_have_not_come_to_others() {
+    let worker = Worker::new(Script::Fail(0));
+    worker.deliver_large(HOUR);
+    tokio::task::yield_now().await;
+    worker.dispatcher.abort();
+    worker.dispatcher.idle().await;
+    assert_eq!(worker.runs(), 0);
+    assert!(worker.io.sent.lock().unwrap().is_empty());
+    assert!(worker.dispatcher.settlements().holds(EntryId { ms: 1, seq: 0 }));
 }
 
 #[tokio::test(start_paused = true)]

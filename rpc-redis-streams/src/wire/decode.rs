@@ -12,11 +12,12 @@ use bytestring::ByteString;
 use memchr::memchr;
 use rpc_core::delivery::MAX_PACK;
 use rpc_core::message::{Fault, FaultKind, Kind, Outcome, Reply, Request};
-use rpc_core::{Codec, Headers, Payload, SessionId};
+use rpc_core::{Headers, SessionId};
 use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::parts::Form;
 use super::{
     Decoded, EntryKind, FIELD, MAX_HEADERS, MAX_METHOD, Malformed, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK, Written,
     unknown_codec,
@@ -87,7 +88,7 @@ pub(crate) fn decode<N: AsRef<[u8]>>(
 }
 
 fn decode_requests(mut cursor: Cursor<'_>, kind: Kind, caller: SessionId, codec: &[u8]) -> Result<Decoded, Malformed> {
-    let known = codec_named(codec);
+    let known = Form::from_name(codec);
     // Most entries carry one.
     let mut requests = Vec::with_capacity(1);
     while !cursor.rest().is_empty() {
@@ -113,7 +114,7 @@ fn decode_requests(mut cursor: Cursor<'_>, kind: Kind, caller: SessionId, codec:
     Ok(Decoded::Requests { caller, requests })
 }
 
-fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<Request, Malformed> {
+fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, form: Form) -> Result<Request, Malformed> {
     let line = cursor.line("the first line of a request")?;
     let [sequence, method, ttl, attempt, headers_len, arguments_len] = words(line, "the first line of a request")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
@@ -126,6 +127,8 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<R
     let headers = cursor.take(headers_len, "the headers")?;
     let arguments = cursor.take(arguments_len, "the arguments")?;
     cursor.line_break("a request")?;
+    let place = arguments.clone();
+    let arguments = form.payload(arguments).ok_or_else(|| Malformed::Parts(shown(&place)))?;
     Ok(Request {
         sequence,
         kind,
@@ -135,10 +138,7 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, codec: Codec) -> Result<R
         at_most_once: false,
         packable: None,
         headers: decode_headers(&headers)?,
-        arguments: Payload {
-            codec,
-            bytes: arguments,
-        },
+        arguments,
     })
 }
 
@@ -155,7 +155,7 @@ fn decode_cancel(mut cursor: Cursor<'_>, caller: SessionId) -> Result<Decoded, M
 }
 
 fn decode_replies(mut cursor: Cursor<'_>, from: SessionId, codec: &[u8]) -> Result<Decoded, Malformed> {
-    let known = codec_named(codec).ok_or(codec);
+    let known = Form::from_name(codec).ok_or(codec);
     let mut replies = Vec::new();
     while !cursor.rest().is_empty() {
         replies.push(decode_reply(&mut cursor, known)?);
@@ -166,7 +166,7 @@ fn decode_replies(mut cursor: Cursor<'_>, from: SessionId, codec: &[u8]) -> Resu
     Ok(Decoded::Replies { from, replies })
 }
 
-fn decode_reply(cursor: &mut Cursor<'_>, codec: Result<Codec, &[u8]>) -> Result<Reply, Malformed> {
+fn decode_reply(cursor: &mut Cursor<'_>, form: Result<Form, &[u8]>) -> Result<Reply, Malformed> {
     let line = cursor.line("the first line of a reply")?;
     let [sequence, status, micros, len] = words(line, "the first line of a reply")?;
     let sequence = number("the sequence", sequence, 0, u64::MAX)?;
@@ -177,13 +177,13 @@ fn decode_reply(cursor: &mut Cursor<'_>, codec: Result<Codec, &[u8]>) -> Result<
     cursor.line_break("a reply")?;
     Ok(Reply {
         sequence,
-        outcome: outcome(status, codec, payload),
+        outcome: outcome(status, form, payload),
         handler_time: Duration::from_micros(micros),
     })
 }
 
-/// How a call ended, with a payload in a codec, or in one of a name that is not known.
-fn outcome(status: &str, codec: Result<Codec, &[u8]>, payload: Bytes) -> Outcome {
+/// How a call ended, with a payload in a form, or in one of a name that is not known.
+fn outcome(status: &str, form: Result<Form, &[u8]>, payload: Bytes) -> Outcome {
     if status != STATUS_OK && status != STATUS_ERROR {
         let kind = FaultKind::from_name(status);
         // Bytes that are not UTF-8 are replaced rather than refused: a waiting call must hear that it failed.
@@ -193,16 +193,17 @@ fn outcome(status: &str, codec: Result<Codec, &[u8]>, payload: Bytes) -> Outcome
             _ => Fault::new(kind, text),
         });
     }
-    match codec {
-        Ok(codec) => {
-            let payload = Payload { codec, bytes: payload };
-            match status {
-                STATUS_OK => Outcome::Returned(payload),
-                _ => Outcome::Failed(payload),
-            }
-        }
+    let payload = match form {
+        Ok(form) => form
+            .payload(payload)
+            .ok_or_else(|| "it does not say where its parts lie".to_owned()),
+        Err(name) => Err(unknown_codec(&shown(name))),
+    };
+    match payload {
+        Ok(payload) if status == STATUS_OK => Outcome::Returned(payload),
+        Ok(payload) => Outcome::Failed(payload),
         // Not a malformed entry, for the same reason.
-        Err(name) => Outcome::Fault(Fault::new(FaultKind::BadResult, unknown_codec(&shown(name)))),
+        Err(why) => Outcome::Fault(Fault::new(FaultKind::BadResult, why)),
     }
 }
 
@@ -294,7 +295,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// The words of `line`, which are exactly `N` and stand one space apart.
-fn words<'a, const N: usize>(line: &'a [u8], what: &'static str) -> Result<[&'a [u8]; N], Malformed> {
+pub(super) fn words<'a, const N: usize>(line: &'a [u8], what: &'static str) -> Result<[&'a [u8]; N], Malformed> {
     let mut found = line.split(|byte| *byte == b' ');
     let mut words: [&[u8]; N] = [&[]; N];
     for word in &mut words {
@@ -349,10 +350,6 @@ fn status_name(name: &[u8]) -> Result<&str, Malformed> {
         .ok()
         .filter(|text| (1..=MAX_STATUS).contains(&text.len()) && text.as_bytes().iter().all(is_name))
         .ok_or_else(|| Malformed::Status(shown(name)))
-}
-
-fn codec_named(name: &[u8]) -> Option<Codec> {
-    str::from_utf8(name).ok().and_then(Codec::from_name)
 }
 
 /// The beginning of `bytes`, for a message.

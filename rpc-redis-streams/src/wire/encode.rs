@@ -1,14 +1,15 @@
 //! Messages -> the value of an entry's field.
 
 use rpc_core::message::{Kind, Outcome, Reply, Request};
-use rpc_core::{Codec, Headers, SessionId};
+use rpc_core::{Headers, SessionId};
 use serde::Serializer as _;
 use tokio::time::Instant;
 
+use super::parts::{Form, SUFFIX};
 use super::{EntryKind, NO_CODEC, NO_TTL, STATUS_ERROR, STATUS_OK};
 use crate::pieces::Pieces;
 
-/// The entry of calls, or of notifications, of `session`; all must be of one kind and codec, and there must be 1 to
+/// The entry of calls, or of notifications, of `session`; all must be of one kind and form, and there must be 1 to
 /// [`rpc_core::delivery::MAX_PACK`] of them. Their time-to-live is what is left at `now`.
 pub(crate) fn requests<'a>(
     out: &mut Pieces,
@@ -21,28 +22,32 @@ pub(crate) fn requests<'a>(
         debug_assert!(false, "an entry of no requests");
         return;
     };
-    let (kind, codec) = (first.kind, first.arguments.codec);
+    let (kind, form) = (first.kind, Form::of(&first.arguments));
     let entry = match kind {
         Kind::Call => EntryKind::Call,
         Kind::Notification => EntryKind::Notify,
     };
-    head(out, entry, session, codec.name());
+    head(out, entry, session, Some(form));
     for request in requests {
-        debug_assert_eq!((request.kind, request.arguments.codec), (kind, codec), "a mixed entry");
+        debug_assert_eq!(
+            (request.kind, Form::of(&request.arguments)),
+            (kind, form),
+            "a mixed entry"
+        );
         push_request(out, request, now);
     }
 }
 
-/// The entry of replies of `session` to calls of one other session; all payloads must be of `codec`.
+/// The entry of replies of `session` to calls of one other session; all payloads must be of `form`.
 pub(crate) fn replies<'a>(
     out: &mut Pieces,
     session: SessionId,
-    codec: Codec,
+    form: Form,
     replies: impl IntoIterator<Item = &'a Reply>,
 ) {
-    head(out, EntryKind::Reply, session, codec.name());
+    head(out, EntryKind::Reply, session, Some(form));
     for reply in replies {
-        push_reply(out, reply, codec);
+        push_reply(out, reply, form);
     }
 }
 
@@ -53,7 +58,7 @@ pub(crate) fn cancel(
     calls: impl IntoIterator<Item = (u64, Option<Instant>)>,
     now: Instant,
 ) {
-    head(out, EntryKind::Cancel, session, NO_CODEC);
+    head(out, EntryKind::Cancel, session, None);
     for (sequence, deadline) in calls {
         push_number(out, sequence, b' ');
         match deadline {
@@ -64,31 +69,34 @@ pub(crate) fn cancel(
     }
 }
 
-/// The codec in which a reply is written.
-pub(crate) fn codec_of(reply: &Reply) -> Codec {
+/// How a reply is written.
+pub(crate) fn form_of(reply: &Reply) -> Form {
     match &reply.outcome {
-        Outcome::Returned(payload) | Outcome::Failed(payload) => payload.codec,
-        Outcome::Fault(_) => Codec::default(),
+        Outcome::Returned(payload) | Outcome::Failed(payload) => Form::of(payload),
+        Outcome::Fault(_) => Form::default(),
     }
 }
 
 /// The entry that opens the inbox of `session`.
 pub(crate) fn hello(out: &mut Pieces, session: SessionId) {
-    head(out, EntryKind::Hello, session, NO_CODEC);
+    head(out, EntryKind::Hello, session, None);
 }
 
 /// The entry by which `session` asks the channels of the stream to close.
 pub(crate) fn close(out: &mut Pieces, session: SessionId) {
-    head(out, EntryKind::Close, session, NO_CODEC);
+    head(out, EntryKind::Close, session, None);
 }
 
-fn head(out: &mut Pieces, kind: EntryKind, session: SessionId, codec: &str) {
+fn head(out: &mut Pieces, kind: EntryKind, session: SessionId, form: Option<Form>) {
     out.extend_from_slice(kind.name().as_bytes());
     out.push(b' ');
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     out.extend_from_slice(session.as_uuid().hyphenated().encode_lower(&mut text).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(codec.as_bytes());
+    out.extend_from_slice(form.map_or(NO_CODEC, |form| form.codec.name()).as_bytes());
+    if form.is_some_and(|form| form.in_parts) {
+        out.extend_from_slice(SUFFIX.as_bytes());
+    }
     out.push(b'\n');
 }
 
@@ -114,7 +122,7 @@ fn push_request(out: &mut Pieces, request: &Request, now: Instant) {
     out.push(b'\n');
 }
 
-fn push_reply(out: &mut Pieces, reply: &Reply, codec: Codec) {
+fn push_reply(out: &mut Pieces, reply: &Reply, form: Form) {
     let (status, len) = match &reply.outcome {
         Outcome::Returned(payload) => (STATUS_OK, payload.bytes.len()),
         Outcome::Failed(payload) => (STATUS_ERROR, payload.bytes.len()),
@@ -127,7 +135,7 @@ fn push_reply(out: &mut Pieces, reply: &Reply, codec: Codec) {
     push_number(out, len as u64, b'\n');
     match &reply.outcome {
         Outcome::Returned(payload) | Outcome::Failed(payload) => {
-            debug_assert_eq!(payload.codec, codec, "a mixed entry");
+            debug_assert_eq!(Form::of(payload), form, "a mixed entry");
             out.extend_from_bytes(&payload.bytes);
         }
         Outcome::Fault(fault) => out.extend_from_slice(fault.message.as_bytes()),

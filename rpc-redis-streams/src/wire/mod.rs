@@ -18,6 +18,7 @@
 
 mod decode;
 mod encode;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,8 @@ use rpc_core::{Codec, SessionId};
 use tokio::time::Instant;
 
 pub(crate) use decode::decode;
-pub(crate) use encode::{cancel, close, codec_of, hello, replies, requests};
+pub(crate) use encode::{cancel, close, form_of, hello, replies, requests};
+pub(crate) use parts::{Form, Parts};
 
 /// The name of the only field of an entry; a wire that means something else gets another name.
 pub(crate) const FIELD: &str = "rpc1";
@@ -52,13 +54,34 @@ pub(crate) const PART_IN_LUA: &str = "\
         end \
     end ";
 
+/// A Lua function `whole(value, prefix)`: the value of an entry of one request whose arguments lie in parts, under keys that begin with
+/// `prefix`, with the arguments in it; any other as it is, and that one, too, if parts of it are gone or must not be read.
+pub(crate) const WHOLE_IN_LUA: &str = "\
+    local function whole(value, prefix) \
+        local head, codec, frame = string.match(value, '^(%l+ [^ ]+ )(%l+)%-parts\\n(.*)$') \
+        if not head then return value end \
+        local eol = string.find(frame, '\\n', 1, true) \
+        local line, headers, arguments = \
+            string.match(string.sub(frame, 1, eol), '^(%d+ [^ ]+ [^ ]+ %d+ (%d+) )(%d+)\\n$') \
+        local place = string.sub(frame, eol + headers + 1, eol + headers + arguments) \
+        local name, count = string.match(place, '^([^ ]+) (%d+) %d+$') \
+        local parts = {} \
+        for n = 0, count - 1 do \
+            local part = redis.pcall('GET', prefix .. name .. ':' .. n) \
+            if type(part) ~= 'string' then return value end \
+            parts[n + 1] = part \
+        end \
+        local found = table.concat(parts) \
+        return head .. codec .. '\\n' .. line .. #found .. '\\n' .. string.sub(frame, eol + 1, eol + headers) .. found .. '\\n' \
+    end ";
+
 /// A Lua function `attempt(value)`: what the first request of an entry says of its attempt; nil if it says nothing.
 pub(crate) const ATTEMPT_IN_LUA: &str = "\
     local function attempt(value) \
         return tonumber(string.match(value, '^[^\\n]*\\n%d+ %S+ %S+ (%d+) ')) \
     end ";
 
-/// The codec in the head of an entry that has no payloads.
+/// The codec in the head of an entry that has no payloads; of one whose payloads lie elsewhere it is that of [`parts`].
 const NO_CODEC: &str = "-";
 
 /// The time-to-live of what has no deadline.
@@ -223,6 +246,9 @@ pub(crate) enum Malformed {
     #[error("the status is {0:?}, but a status is of lower-case letters, digits and hyphens")]
     Status(String),
 
+    #[error("the arguments are {0:?}, which does not say where their parts lie")]
+    Parts(String),
+
     #[error("the headers are not a JSON object of strings: {0}")]
     Headers(String),
 
@@ -239,7 +265,7 @@ pub(crate) enum Malformed {
 /// What to tell those who wrote in a codec that this build does not have.
 fn unknown_codec(codec: &str) -> String {
     let known: Vec<_> = Codec::ALL.iter().map(|known| known.name()).collect();
-    let remedy = match codec {
+    let remedy = match codec.strip_suffix(parts::SUFFIX).unwrap_or(codec) {
         // A build that has it does not get here.
         "msgpack" => "build this side with the feature `messagepack` of rpc-redis-streams, or write json",
         _ => "write one of these, or update this side",

@@ -14,10 +14,17 @@ pub(crate) const STREAM: &str = "faults";
 #[service]
 pub(crate) trait Echo {
     async fn echo(&self, text: String) -> String;
+    /// How many bytes it has.
+    async fn measure(&self, text: String) -> usize;
+    /// The same text, also if it is called again.
+    #[rpc(dedupe = "10m")]
+    async fn keyed(&self, text: String) -> String;
     /// The text so many times.
     async fn repeat(&self, text: String, times: usize) -> String;
     /// Waits until the test opens the gate.
     async fn gated(&self, n: u64) -> u64;
+    /// The same, of a text.
+    async fn hold(&self, text: String) -> String;
     /// The same, and must not run twice; returns the attempt.
     #[rpc(at_most_once)]
     async fn gated_once(&self, #[ctx] cx: &rpc_core::Context) -> u32;
@@ -80,6 +87,15 @@ impl Echo for Arc<Gate> {
         text
     }
 
+    async fn measure(&self, text: String) -> usize {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        text.len()
+    }
+
+    async fn keyed(&self, text: String) -> String {
+        self.echo(text).await
+    }
+
     async fn repeat(&self, text: String, times: usize) -> String {
         text.repeat(times)
     }
@@ -90,6 +106,11 @@ impl Echo for Arc<Gate> {
         let _running = Running(self);
         self.gate.acquire().await.unwrap().forget();
         n
+    }
+
+    async fn hold(&self, text: String) -> String {
+        self.gated(0).await;
+        text
     }
 
     async fn gated_once(&self, cx: &rpc_core::Context) -> u32 {

@@ -50,6 +50,18 @@ reply 01930000-0000-7000-8000-0000000000bb json
 the server's queue of 1 was full
 ";
 
+const LARGE_CALL: &str = "\
+call 01930000-0000-7000-8000-0000000000aa json-parts
+8 text.count 30000 1 0 46
+01930000-0000-7000-8000-0000000000cc 9 1048580
+";
+
+const LARGE_REPLY: &str = "\
+reply 01930000-0000-7000-8000-0000000000bb json-parts
+8 ok 950 45
+01930000-0000-7000-8000-0000000000dd 7 917504
+";
+
 const CANCEL: &str = "\
 cancel 01930000-0000-7000-8000-0000000000aa -
 1 27500
@@ -83,10 +95,7 @@ fn request(sequence: u64, kind: Kind, method: &'static str, arguments: &'static 
 }
 
 fn json(text: &'static str) -> Payload {
-    Payload {
-        codec: Codec::Json,
-        bytes: Bytes::from_static(text.as_bytes()),
-    }
+    Payload::new(Codec::Json, Bytes::from_static(text.as_bytes()))
 }
 
 fn reply(sequence: u64, outcome: Outcome, micros: u64) -> Reply {
@@ -136,8 +145,8 @@ fn requests<'a>(session: SessionId, requests: impl IntoIterator<Item = &'a Reque
     Pieces::written(|out| super::requests(out, session, requests, now))
 }
 
-fn replies<'a>(session: SessionId, codec: Codec, replies: impl IntoIterator<Item = &'a Reply>) -> Pieces {
-    Pieces::written(|out| super::replies(out, session, codec, replies))
+fn replies<'a>(session: SessionId, form: Form, replies: impl IntoIterator<Item = &'a Reply>) -> Pieces {
+    Pieces::written(|out| super::replies(out, session, form, replies))
 }
 
 fn decoded_requests(value: impl Into<Bytes>, now: Instant) -> (SessionId, Vec<Request>) {
@@ -183,7 +192,7 @@ fn golden_messagepack_call() {
 
     let sent = reply(1, Outcome::Returned(codec.encode(&5).unwrap()), 120);
     let value = b"reply 01930000-0000-7000-8000-0000000000bb msgpack\n1 ok 120 1\n\x05\n";
-    assert_eq!(Vec::from(replies(server(), codec_of(&sent), [&sent])), value);
+    assert_eq!(Vec::from(replies(server(), form_of(&sent), [&sent])), value);
     assert_eq!(decoded_replies(&value[..])[0].outcome, sent.outcome);
 }
 
@@ -222,7 +231,7 @@ fn golden_replies() {
             0,
         ),
     ];
-    assert_eq!(text(replies(server(), Codec::Json, &sent)), REPLIES);
+    assert_eq!(text(replies(server(), Form::default(), &sent)), REPLIES);
     match decode_value(REPLIES).unwrap() {
         Decoded::Replies { from, replies } => {
             assert_eq!(from, server());
@@ -231,6 +240,30 @@ fn golden_replies() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn golden_large_payloads() {
+    let place = |name: &str, count, size| Parts {
+        name: name.parse().unwrap(),
+        count,
+        size,
+    };
+    let now = Instant::now();
+    let arguments = place("01930000-0000-7000-8000-0000000000cc", 9, 1_048_580);
+    let mut call = request(8, Kind::Call, "text.count", "");
+    call.deadline = Some(now + Duration::from_secs(30));
+    call.arguments = arguments.payload(Codec::Json);
+    assert_eq!(text(requests(caller(), [&call], now)), LARGE_CALL);
+    let (_, found) = decoded_requests(LARGE_CALL, now);
+    assert_eq!(plain(&found[0]), plain(&call));
+    assert_eq!(found[0].arguments.size(), 1_048_580);
+    assert_eq!(Parts::of(&found[0].arguments), Some(arguments));
+
+    let result = place("01930000-0000-7000-8000-0000000000dd", 7, 917_504).payload(Codec::Json);
+    let sent = reply(8, Outcome::Returned(result), 950);
+    assert_eq!(text(replies(server(), form_of(&sent), [&sent])), LARGE_REPLY);
+    assert_eq!(decoded_replies(LARGE_REPLY)[0].outcome, sent.outcome);
 }
 
 #[test]
@@ -262,7 +295,17 @@ fn golden_hello_and_close() {
 fn the_golden_examples_are_those_of_the_documentation() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/wire.md");
     let page = std::fs::read_to_string(path).unwrap();
-    for golden in [CALL, PACKED_CALLS, NOTIFICATION, REPLIES, CANCEL, HELLO, CLOSE] {
+    for golden in [
+        CALL,
+        PACKED_CALLS,
+        NOTIFICATION,
+        REPLIES,
+        LARGE_CALL,
+        LARGE_REPLY,
+        CANCEL,
+        HELLO,
+        CLOSE,
+    ] {
         let block = format!("```text\n{golden}```\n");
         assert!(page.contains(&block), "docs/wire.md lacks this example:\n{block}");
     }

@@ -21,10 +21,7 @@ fn any_request() -> impl Strategy<Value = (Request, Option<Duration>)> {
     let method = "[a-zé_]{1,8}\\.[a-z0-9_]{1,8}";
     (any::<u64>(), method, ttl, 1..=u32::MAX, headers, any_bytes()).prop_map(
         |(sequence, method, ttl, attempt, headers, bytes)| {
-            let arguments = Payload {
-                codec: Codec::Json,
-                bytes,
-            };
+            let arguments = Payload::new(Codec::Json, bytes);
             let request = Request {
                 sequence,
                 kind: Kind::Call,
@@ -42,10 +39,7 @@ fn any_request() -> impl Strategy<Value = (Request, Option<Duration>)> {
 }
 
 fn any_reply() -> impl Strategy<Value = Reply> {
-    let payload = any_bytes().prop_map(|bytes| Payload {
-        codec: Codec::Json,
-        bytes,
-    });
+    let payload = any_bytes().prop_map(|bytes| Payload::new(Codec::Json, bytes));
     let payload = payload.boxed();
     let kinds = [
         FaultKind::MethodNotFound,
@@ -103,7 +97,7 @@ proptest! {
 
     #[test]
     fn replies_read_back(sent in vec(any_reply(), 1..=8)) {
-        let found = decoded_replies(replies(server(), Codec::Json, &sent));
+        let found = decoded_replies(replies(server(), Form::default(), &sent));
         prop_assert_eq!(found.len(), sent.len());
         for (found, sent) in found.iter().zip(&sent) {
             prop_assert_eq!(found.sequence, sent.sequence);
@@ -115,7 +109,7 @@ proptest! {
     #[test]
     fn no_bytes_make_the_reader_panic(value in vec(any::<u8>(), 0..300)) {
         let _ = decode_value(value.clone());
-        for golden in [CALL, NOTIFICATION, REPLIES, CANCEL, HELLO] {
+        for golden in [CALL, NOTIFICATION, REPLIES, LARGE_CALL, LARGE_REPLY, CANCEL, HELLO] {
             let head = golden.lines().next().unwrap();
             let _ = decode_value([head.as_bytes(), b"\n", &value].concat());
         }
@@ -123,7 +117,9 @@ proptest! {
 
     #[test]
     fn no_change_to_an_entry_makes_the_reader_panic(
-        golden in proptest::sample::select(vec![CALL, PACKED_CALLS, NOTIFICATION, REPLIES, HELLO, CLOSE]),
+        golden in proptest::sample::select(vec![
+            CALL, PACKED_CALLS, NOTIFICATION, REPLIES, LARGE_CALL, LARGE_REPLY, HELLO, CLOSE
+        ]),
         changes in vec((any::<usize>(), any::<u8>(), any::<u8>()), 1..6),
     ) {
         let mut value = golden.as_bytes().to_vec();

@@ -115,6 +115,33 @@ fn requests_are_checked() {
 }
 
 #[test]
+fn where_parts_lie_is_checked() {
+    let refused = |place: &str| {
+        let head = "call 01930000-0000-7000-8000-0000000000aa json-parts\n8 text.count 30000 1 0";
+        refusal(format!("{head} {}\n{place}\n", place.len()))
+    };
+    let name = "01930000-0000-7000-8000-0000000000cc";
+    for bad in [
+        String::new(),
+        "[2,3]".to_owned(),
+        format!("{name} 9"),
+        format!("{name} 9 1048576 1"),
+        format!("{} 9 1048576", name.replace('-', "")),
+        format!("{name} x 1048576"),
+        format!("{name} 9 -1"),
+        format!("{name} 0 0"),
+        // More parts than their size bears out.
+        format!("{name} 65 1048576"),
+        format!("{name} 18446744073709551615 1048576"),
+    ] {
+        let refused = refused(&bad);
+        assert!(matches!(&refused, Malformed::Parts(_)), "{bad}: {refused}");
+    }
+    let reply = decoded_replies(LARGE_REPLY.replacen(" 7 917504", " 7 917 04", 1));
+    assert!(matches!(&reply[0].outcome, Outcome::Fault(fault) if fault.kind == FaultKind::BadResult));
+}
+
+#[test]
 fn lengths_are_checked_against_the_bytes() {
     assert_eq!(call_with("0 5", "0 4"), Malformed::NoLineBreak("a request"));
     assert_eq!(call_with("0 5", "0 6"), Malformed::Truncated("a request"));
@@ -234,7 +261,7 @@ fn faults_of_newer_servers_keep_their_name() {
 #[test]
 fn a_fault_that_is_not_utf_8_still_ends_its_call() {
     let fault = Outcome::Fault(Fault::new(FaultKind::Panicked, "??"));
-    let mut value = Vec::from(replies(server(), Codec::Json, [&reply(1, fault, 0)]));
+    let mut value = Vec::from(replies(server(), Form::default(), [&reply(1, fault, 0)]));
     let len = value.len();
     value[len - 3] = 0xff;
     match &decoded_replies(value)[0].outcome {

@@ -25,6 +25,10 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(40);
 /// How many calls may wait at once; calls beyond that are made later.
 const MOST_IN_FLIGHT: usize = 20_000;
 
+/// One in so many ids is that of a call with so many bytes, if it is of a kind that carries any.
+const LARGE_EVERY: u64 = 97;
+const LARGE: u64 = 600 << 10;
+
 /// Ids of one client are below those of the next.
 const IDS: u64 = 1 << 40;
 
@@ -107,7 +111,13 @@ impl Caller {
 
     /// Makes one call that takes `ms`, where the kind has a duration, and waits for its end.
     pub(crate) async fn call(&self, kind: Kind, id: u64, ms: u64) -> Outcome {
-        let padding = "x".repeat(usize::try_from(id % 700).unwrap_or(0));
+        // Some are too large for an entry.
+        let size = if id.is_multiple_of(LARGE_EVERY) {
+            LARGE
+        } else {
+            id % 700
+        };
+        let padding = "x".repeat(usize::try_from(size).unwrap_or(0));
         let client = &self.client;
         self.journal.write(Event::Sent { kind, id });
         let sent = clock::now();
