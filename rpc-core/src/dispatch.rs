@@ -1,19 +1,19 @@
 //! From a delivery to its settlement: the queue, the concurrency limit, the handler, the reply.
 
 mod endings;
+mod readiness;
 mod resting;
 #[cfg(test)]
 mod tests;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Route;
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::delivery::{Admission, Arrival, Recent};
 use crate::handler::{self, Handler};
 use crate::id::{CallId, SessionId};
-use crate::io::{ChannelSettings, Claim, KeyedRun, RpcIo};
+use crate::io::{ChannelSettings, RpcIo};
 use crate::message::{Delivery, Fault, FaultKind, Kind, Origin, Request};
 use crate::queue::DropOldest;
 use crate::rarely::Rarely;
@@ -302,75 +302,6 @@ impl Dispatcher {
         drop(state);
         self.room.notify_one();
         next
-    }
-
-    /// Claims the idempotency key of a job, if its method wants one; `None` if the job is not to be run, or not now.
-    async fn claim(self: &Arc<Self>, job: Job) -> Option<Job> {
-        let Some(window) = job.method.descriptor.dedupe_window() else {
-            return Some(job);
-        };
-        let Job { slot, request, method } = job;
-        if !self.is_wanted(slot, &request, Instant::now()) {
-            return None;
-        }
-        let whence = (slot.entry, slot.index, slot.origin);
-        let run = KeyedRun::new(method.descriptor.name(), window, &request, slot.call, whence);
-        match self.settlements.claim(slot, run).await {
-            Claim::Granted => return Some(Job { slot, request, method }),
-            Claim::Done(outcome) => self.repeated(slot, &request, outcome),
-            Claim::Taken => self.rest_for_claim(Job { slot, request, method }),
-            Claim::Refused(why) => self.unclaimable(slot, &request, why),
-        }
-        None
-    }
-
-    /// Has the arguments of a job fetched, if they lie elsewhere; `None` if the job is not to be run.
-    async fn fetch(&self, mut job: Job) -> Option<Job> {
-        let Job { slot, request, .. } = &mut job;
-        if request.arguments.elsewhere.is_none() {
-            return Some(job);
-        }
-        if !self.is_wanted(*slot, request, Instant::now()) {
-            return None;
-        }
-        let expired = async {
-            match request.deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => pending().await,
-            }
-        };
-        tokio::select! {
-            fetched = self.settlements.fetch(&request.arguments) => match fetched {
-                Ok(arguments) => {
-                    request.arguments = arguments;
-                    return Some(job);
-                }
-                Err(mut why) => {
-                    if slot.origin == Origin::Broadcast {
-                        // It has certainly not run here, and others may have had more luck.
-                        why.kind = FaultKind::BadArguments;
-                    }
-                    self.settlements.refuse(*slot, request, why);
-                }
-            },
-            () = self.abort.cancelled() => self.settlements.abandon(*slot, request.kind),
-            () = self.cancellations.given_up(slot.call) => self.given_up(*slot),
-            () = expired => self.expired(*slot, request),
-        }
-        None
-    }
-
-    /// Whether somebody still waits for a request; settles it otherwise.
-    fn is_wanted(&self, slot: Slot, request: &Request, now: Instant) -> bool {
-        if request.is_expired(now) {
-            self.expired(slot, request);
-            return false;
-        }
-        if self.cancellations.contains(slot.call) {
-            self.given_up(slot);
-            return false;
-        }
-        true
     }
 
     /// Calls the handler of a job, unless the job is not to be run any more.
