@@ -51,6 +51,8 @@ struct State {
     waiting: VecDeque<Message>,
     /// The size of what waits.
     bytes: usize,
+    /// How much was appended, but for questions.
+    appended: u64,
     /// Taken by the writer and not yet settled.
     in_hand: usize,
     /// How much is being made ready to be written, and its size.
@@ -88,6 +90,7 @@ impl Outbox {
     pub(crate) fn push(&self, message: Message) -> usize {
         let mut state = self.state();
         state.bytes += size_of(&message);
+        state.appended += u64::from(!matches!(message, Message::Ask { .. }));
         state.waiting.push_back(message);
         let waiting = state.waiting.len();
         drop(state);
@@ -95,6 +98,11 @@ impl Outbox {
             self.filled.notify_one();
         }
         waiting
+    }
+
+    /// How many messages were ever appended, but for questions.
+    pub(crate) fn appended(&self) -> u64 {
+        self.state().appended
     }
 
     /// Drops the requests that are not `wanted`, and questions that nobody waits for.

@@ -34,11 +34,12 @@ const PART: usize = 128 << 10;
 /// How many payloads are on their way at once: the others wait, so that these come in time and little memory is held by halves.
 const AT_ONCE: usize = 4;
 
-/// From so much time on, a part was long on its way rather than in Redis, and the next ones go together.
+/// From so much time on, a part was long on its way rather than in Redis.
 const FAR: Duration = Duration::from_millis(5);
 
-/// How many of them at the most.
-const MOST_TOGETHER: usize = 16;
+/// How many parts go together at the most: where the way is far, and where nothing else was written in between.
+const TOGETHER_FAR: usize = 16;
+const TOGETHER_ALONE: usize = 4;
 
 /// How long payloads are sent whole after Redis has not taken one in parts.
 const WHOLE: Duration = Duration::from_secs(5);
@@ -48,18 +49,41 @@ const WHOLE: Duration = Duration::from_secs(5);
 pub(crate) struct Lane {
     /// Held by each payload that is on its way.
     begun: Semaphore,
-    /// Held by whoever has parts under way: how many go together.
-    turn: sync::Mutex<usize>,
+    /// Held by whoever has parts under way.
+    turn: sync::Mutex<Turn>,
     /// When Redis has last refused one: an ACL may forbid it, say.
     refused: Mutex<Option<Instant>>,
     lent: Mutex<Lent>,
+}
+
+/// How many parts go together next, and how much else had been appended to the outbox after the last ones.
+#[derive(Debug)]
+struct Turn {
+    together: usize,
+    appended: u64,
+}
+
+impl Turn {
+    /// It `took` so long, and so much had been `appended` by its end.
+    fn note(&mut self, took: Duration, appended: u64) {
+        let most = match (took >= FAR, appended == self.appended) {
+            (true, _) => TOGETHER_FAR,
+            (false, true) => TOGETHER_ALONE,
+            (false, false) => 1,
+        };
+        self.together = most.min(2 * self.together);
+        self.appended = appended;
+    }
 }
 
 impl Default for Lane {
     fn default() -> Self {
         Self {
             begun: Semaphore::new(AT_ONCE),
-            turn: sync::Mutex::new(1),
+            turn: sync::Mutex::new(Turn {
+                together: 1,
+                appended: 0,
+            }),
             refused: Mutex::default(),
             lent: Mutex::default(),
         }
@@ -127,7 +151,7 @@ impl Shared {
         };
         let mut written = 0;
         while written < parts.count {
-            let mut together = self.lane.turn.lock().await;
+            let mut turn = self.lane.turn.lock().await;
             let Some(kept) = keep() else {
                 self.remove(Parts {
                     count: written,
@@ -135,7 +159,7 @@ impl Shared {
                 });
                 return Err(NotWritten::Unwanted);
             };
-            let end = parts.count.min(written + *together);
+            let end = parts.count.min(written + turn.together);
             let mut sets = Commands::default();
             for index in written..end {
                 let part = payload.bytes.slice(index * PART..size.min((index + 1) * PART));
@@ -144,7 +168,7 @@ impl Shared {
                 sets.value(|out| out.extend_from_bytes(&part));
                 sets.arg("PX").number(ttl_ms(kept));
             }
-            if let Err(error) = self.take_turn(&mut together, "SET of a part", sets).await {
+            if let Err(error) = self.take_turn(&mut turn, "SET of a part", sets).await {
                 self.warn_rarely("redis does not take a large payload in parts", &error.to_string());
                 self.lane.refuse();
                 self.remove(Parts { count: end, ..parts });
@@ -190,20 +214,20 @@ impl Shared {
     /// The answers to GET of the next parts.
     async fn fetch_some(&self, parts: Parts, from: usize, wanted: impl Fn() -> bool) -> Result<Vec<Value>, String> {
         loop {
-            let mut together = self.lane.turn.lock().await;
+            let mut turn = self.lane.turn.lock().await;
             if !wanted() {
                 return Err("nobody waits for it any more".to_owned());
             }
             let mut gets = Commands::default();
-            for index in from..parts.count.min(from + *together) {
+            for index in from..parts.count.min(from + turn.together) {
                 gets.command("GET", 1)
                     .arg(self.destination.keys.part(parts.name, index));
             }
-            match self.take_turn(&mut together, "GET of a part", gets).await {
+            match self.take_turn(&mut turn, "GET of a part", gets).await {
                 Err(RedisStreamsError::CommandRefused { answer, .. }) if is_passing(code_of(&answer)) => {}
                 answers => return answers.map_err(|error| error.to_string()),
             }
-            drop(together);
+            drop(turn);
             sleep(REFUSED_PAUSE).await;
         }
     }
@@ -211,16 +235,13 @@ impl Shared {
     /// Asks along with what the writer writes, for as long as it takes; decides how many parts go together next.
     async fn take_turn(
         &self,
-        together: &mut usize,
+        turn: &mut Turn,
         command: &'static str,
         questions: Commands,
     ) -> Result<Vec<Value>, RedisStreamsError> {
         let asked = Instant::now();
         let answers = self.ask_patiently(questions).await?;
-        *together = match asked.elapsed() >= FAR {
-            true => MOST_TOGETHER.min(2 * *together),
-            false => (*together / 2).max(1),
-        };
+        turn.note(asked.elapsed(), self.outbox.appended());
         match answers.iter().find_map(entry::error) {
             Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
             None => Ok(answers),
@@ -244,4 +265,26 @@ impl Shared {
 fn gone(parts: Parts) -> String {
     let Parts { name, size, .. } = parts;
     format!("{size} bytes are gone from redis (parts {name}): evicted, see its maxmemory-policy, or deleted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_go_one_by_one_unless_they_are_alone_or_redis_is_far() {
+        let mut turn = Turn {
+            together: 1,
+            appended: 0,
+        };
+        let mut after = |took: Duration, appended| {
+            turn.note(took, appended);
+            turn.together
+        };
+        let near = FAR / 10;
+        assert_eq!([1, 1, 1, 1].map(|appended| after(near, appended)), [1, 2, 4, 4]);
+        assert_eq!([2, 3, 3].map(|appended| after(near, appended)), [1, 1, 2]);
+        assert_eq!([4, 5, 6, 7, 8].map(|appended| after(FAR, appended)), [4, 8, 16, 16, 16]);
+        assert_eq!(after(near, 9), 1);
+    }
 }

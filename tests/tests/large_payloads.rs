@@ -266,7 +266,7 @@ async fn a_large_call_for_which_redis_has_no_memory_is_refused_and_leaves_nothin
             let echo = EchoClient::new(&client(&server, Mode::Group).await);
             let most = (used + more).to_string();
             server.command(&["CONFIG", "SET", "maxmemory", &most]).await;
-            match echo.with_timeout(Duration::from_secs(10)).measure(text()).await {
+            match echo.with_timeout(Duration::from_secs(2)).measure(text()).await {
                 Ok(size) => assert_eq!(size, MIB),
                 // Or it has run, and its reply had to wait.
                 Err(CallError::Overloaded { .. } | CallError::DeadlineExceeded { .. }) => {}
