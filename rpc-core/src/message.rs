@@ -169,6 +169,24 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What the method returned, if it did.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Payload> {
+        match self {
+            Self::Returned(payload) | Self::Failed(payload) => Some(payload),
+            Self::Fault(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    #[must_use]
+    pub fn payload_mut(&mut self) -> Option<&mut Payload> {
+        match self {
+            Self::Returned(payload) | Self::Failed(payload) => Some(payload),
+            Self::Fault(_) => None,
+        }
+    }
+
     /// This, unless it is larger than `whose` limit allows: then a fault that says so.
     pub(crate) fn within(self, limit: usize, whose: &str) -> Self {
         match &self {

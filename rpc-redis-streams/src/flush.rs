@@ -52,6 +52,13 @@ pub(crate) struct Options {
     pub(crate) divided: bool,
 }
 
+/// What somebody else asks, and whether the answers are large.
+struct Question {
+    questions: Commands,
+    answer: Option<oneshot::Sender<Vec<Value>>>,
+    brings_much: bool,
+}
+
 /// Messages whose commands are written.
 ///
 /// All that settles deliveries is one transaction: with Redis out of memory, a mere pipeline would lose the replies and keep the
@@ -64,7 +71,7 @@ pub(crate) struct Flush {
     signals: usize,
     cancels: Cancels,
     /// The questions of others, and who wants the answers.
-    questions: Vec<(Commands, oneshot::Sender<Vec<Value>>)>,
+    questions: Vec<Question>,
     settlings: Vec<Settling>,
     /// How many entries of requests each of their transactions adds.
     together: Vec<usize>,
@@ -119,7 +126,15 @@ impl Flush {
     /// Takes a message that settles nothing; gives back one that does.
     fn take(&mut self, message: Message, options: Options, now: Instant) -> Option<Message> {
         match message {
-            Message::Ask { questions, answer } => self.questions.push((questions, answer)),
+            Message::Ask {
+                questions,
+                answer,
+                brings_much,
+            } => self.questions.push(Question {
+                questions,
+                answer,
+                brings_much,
+            }),
             // Nobody waits for it any more.
             Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
             Message::Outgoing(Outgoing::Request { target, request }) => {
@@ -183,14 +198,19 @@ impl Flush {
     }
 
     fn add_questions(&self, commands: &mut Commands) {
-        for (questions, _) in &self.questions {
-            commands.append(questions);
+        for question in &self.questions {
+            commands.append(&question.questions);
         }
     }
 
     /// How many entries of requests and signals it carries.
     pub(crate) fn requests(&self) -> usize {
         self.packing.len() + self.signals
+    }
+
+    /// Whether its answers are large.
+    pub(crate) fn brings_much(&self) -> bool {
+        self.questions.iter().any(|question| question.brings_much)
     }
 
     /// How many commands and settlements it carries; zero if nothing was worth sending.
@@ -253,9 +273,13 @@ impl Flush {
         answers.by_ref().take(self.signals).for_each(drop);
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
-        for (questions, answer) in self.questions {
-            // Whoever asked may have given up.
-            let _ = answer.send(answers.by_ref().take(questions.len()).collect());
+        for Question { questions, answer, .. } in self.questions {
+            let answers = answers.by_ref().take(questions.len());
+            match answer {
+                // Whoever asked may have given up.
+                Some(answer) => drop(answer.send(answers.collect())),
+                None => answers.for_each(drop),
+            }
         }
         if self.asks_length {
             report.length = answers.next().as_ref().and_then(entry::number);
@@ -309,8 +333,13 @@ impl Flush {
             }));
         }
         // Whoever gives up asking takes the other end of the channel along.
-        let wanted = self.questions.into_iter().filter(|(_, answer)| !answer.is_closed());
-        let asked = wanted.map(|(questions, answer)| Message::Ask { questions, answer });
+        let is_wanted = |question: &Question| question.answer.as_ref().is_none_or(|answer| !answer.is_closed());
+        let wanted = self.questions.into_iter().filter(is_wanted);
+        let asked = wanted.map(|question| Message::Ask {
+            questions: question.questions,
+            answer: question.answer,
+            brings_much: question.brings_much,
+        });
         report.again.extend(asked);
         report
             .again

@@ -24,10 +24,13 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) enum Message {
     Outgoing(Outgoing),
-    /// A question of somebody else, whose answers are passed on; dropped when there are none.
+    /// Questions of somebody else, whose answers are passed on; dropped when nobody waits for them any more, and not where nobody
+    /// was to wait.
     Ask {
         questions: Commands,
-        answer: oneshot::Sender<Vec<Value>>,
+        answer: Option<oneshot::Sender<Vec<Value>>>,
+        /// Whether the answers are large.
+        brings_much: bool,
     },
     /// An entry of the group that carries nothing the channel could be told about: it goes to the dead letters.
     Malformed {
@@ -113,7 +116,9 @@ impl Outbox {
             Message::Outgoing(Outgoing::Request { request, .. }) => {
                 wanted(request) || request.arguments.elsewhere.is_some()
             }
-            Message::Ask { answer, .. } => !answer.is_closed(),
+            Message::Ask {
+                answer: Some(answer), ..
+            } => !answer.is_closed(),
             _ => true,
         });
         state.bytes = state.waiting.iter().map(size_of).sum();

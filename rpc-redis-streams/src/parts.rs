@@ -7,6 +7,8 @@ mod outgoing;
 mod replies;
 mod taken;
 
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,13 +33,14 @@ pub(crate) use taken::{Taken, remove_settled};
 /// How many bytes a part has: with fewer, what comes with each costs more than its bytes; with more, others wait longer.
 const PART: usize = 128 << 10;
 
-/// How many payloads are on their way at once: the others wait, so that these come in time and little memory is held by halves.
-const AT_ONCE: usize = 4;
+/// How many payloads are on their way at once, each way: the others wait, so that these come in time and little memory is held by
+/// halves.
+const AT_ONCE: usize = 2;
 
-/// From so much time on, a part was long on its way rather than in Redis.
+/// Where Redis has never answered sooner, it is the way that takes the time.
 const FAR: Duration = Duration::from_millis(5);
 
-/// How many parts go together at the most: where the way is far, and where nothing else was written in between.
+/// How many parts go together: where the way is far, and where nothing else was written in between.
 const TOGETHER_FAR: usize = 16;
 const TOGETHER_ALONE: usize = 4;
 
@@ -47,43 +50,25 @@ const WHOLE: Duration = Duration::from_secs(5);
 /// How the parts of one channel are carried.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    /// Held by each payload that is on its way.
-    begun: Semaphore,
-    /// Held by whoever has parts under way.
-    turn: sync::Mutex<Turn>,
+    /// Held by each payload that is on its way to Redis, or from there.
+    writing: Semaphore,
+    fetching: Semaphore,
+    /// Held by whoever has parts under way: how much else had been appended to the outbox after the last ones.
+    turn: sync::Mutex<u64>,
+    /// The shortest time in which Redis has answered something small, in microseconds.
+    nearest: AtomicU64,
     /// When Redis has last refused one: an ACL may forbid it, say.
     refused: Mutex<Option<Instant>>,
     lent: Mutex<Lent>,
 }
 
-/// How many parts go together next, and how much else had been appended to the outbox after the last ones.
-#[derive(Debug)]
-struct Turn {
-    together: usize,
-    appended: u64,
-}
-
-impl Turn {
-    /// It `took` so long, and so much had been `appended` by its end.
-    fn note(&mut self, took: Duration, appended: u64) {
-        let most = match (took >= FAR, appended == self.appended) {
-            (true, _) => TOGETHER_FAR,
-            (false, true) => TOGETHER_ALONE,
-            (false, false) => 1,
-        };
-        self.together = most.min(2 * self.together);
-        self.appended = appended;
-    }
-}
-
 impl Default for Lane {
     fn default() -> Self {
         Self {
-            begun: Semaphore::new(AT_ONCE),
-            turn: sync::Mutex::new(Turn {
-                together: 1,
-                appended: 0,
-            }),
+            writing: Semaphore::new(AT_ONCE),
+            fetching: Semaphore::new(AT_ONCE),
+            turn: sync::Mutex::default(),
+            nearest: AtomicU64::new(u64::MAX),
             refused: Mutex::default(),
             lent: Mutex::default(),
         }
@@ -91,6 +76,25 @@ impl Default for Lane {
 }
 
 impl Lane {
+    /// Redis has answered something small that was written `since`.
+    pub(crate) fn note_answered(&self, since: Instant) {
+        // Most are near, and know that after one look at the clock.
+        if u128::from(self.nearest.load(Ordering::Relaxed)) >= FAR.as_micros() {
+            let took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.nearest.fetch_min(took, Ordering::Relaxed);
+        }
+    }
+
+    /// How many parts go together, if so much else was appended to the outbox before and after the last ones.
+    fn together(&self, before: u64, after: u64) -> usize {
+        let nearest = self.nearest.load(Ordering::Relaxed);
+        match nearest != u64::MAX && u128::from(nearest) >= FAR.as_micros() {
+            true => TOGETHER_FAR,
+            false if before == after => TOGETHER_ALONE,
+            false => 1,
+        }
+    }
+
     fn lent(&self) -> MutexGuard<'_, Lent> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +146,7 @@ impl Shared {
     /// SET of each part, for as long as `keep` says; it is given up when `keep` says nothing.
     async fn write_parts(&self, payload: &Payload, keep: impl Fn() -> Option<Duration>) -> Result<Parts, NotWritten> {
         // It is never closed.
-        let _begun = self.lane.begun.acquire().await;
+        let _writing = self.lane.writing.acquire().await;
         let size = payload.bytes.len();
         let parts = Parts {
             name: Uuid::now_v7(),
@@ -159,7 +163,7 @@ impl Shared {
                 });
                 return Err(NotWritten::Unwanted);
             };
-            let end = parts.count.min(written + turn.together);
+            let end = parts.count.min(written + self.together(&mut turn));
             let mut sets = Commands::default();
             for index in written..end {
                 let part = payload.bytes.slice(index * PART..size.min((index + 1) * PART));
@@ -168,7 +172,7 @@ impl Shared {
                 sets.value(|out| out.extend_from_bytes(&part));
                 sets.arg("PX").number(ttl_ms(kept));
             }
-            if let Err(error) = self.take_turn(&mut turn, "SET of a part", sets).await {
+            if let Err(error) = self.ask_for_parts("SET of a part", sets).await {
                 self.warn_rarely("redis does not take a large payload in parts", &error.to_string());
                 self.lane.refuse();
                 self.remove(Parts { count: end, ..parts });
@@ -187,7 +191,7 @@ impl Shared {
         let Some(parts) = Parts::of(payload) else {
             return Ok(payload.clone());
         };
-        let _begun = self.lane.begun.acquire().await;
+        let _fetching = self.lane.fetching.acquire().await;
         let lent = self.lane.lent().take(parts.size);
         let mut value = lent.unwrap_or_default();
         let mut fetched = 0;
@@ -219,29 +223,32 @@ impl Shared {
                 return Err("nobody waits for it any more".to_owned());
             }
             let mut gets = Commands::default();
-            for index in from..parts.count.min(from + turn.together) {
+            for index in from..parts.count.min(from + self.together(&mut turn)) {
                 gets.command("GET", 1)
                     .arg(self.destination.keys.part(parts.name, index));
             }
-            match self.take_turn(&mut turn, "GET of a part", gets).await {
+            match self.ask_for_parts("GET of a part", gets).await {
                 Err(RedisStreamsError::CommandRefused { answer, .. }) if is_passing(code_of(&answer)) => {}
-                answers => return answers.map_err(|error| error.to_string()),
+                Ok(answers) => return Ok(answers),
+                Err(error) => {
+                    self.warn_rarely("redis does not hand out a large payload", &error.to_string());
+                    return Err(error.to_string());
+                }
             }
             drop(turn);
             sleep(REFUSED_PAUSE).await;
         }
     }
 
-    /// Asks along with what the writer writes, for as long as it takes; decides how many parts go together next.
-    async fn take_turn(
-        &self,
-        turn: &mut Turn,
-        command: &'static str,
-        questions: Commands,
-    ) -> Result<Vec<Value>, RedisStreamsError> {
-        let asked = Instant::now();
-        let answers = self.ask_patiently(questions).await?;
-        turn.note(asked.elapsed(), self.outbox.appended());
+    /// How many parts go together in this turn.
+    fn together(&self, appended: &mut u64) -> usize {
+        let now = self.outbox.appended();
+        self.lane.together(mem::replace(appended, now), now)
+    }
+
+    /// Asks along with what the writer writes, for as long as it takes.
+    async fn ask_for_parts(&self, command: &'static str, questions: Commands) -> Result<Vec<Value>, RedisStreamsError> {
+        let answers = self.ask_patiently(questions, true).await?;
         match answers.iter().find_map(entry::error) {
             Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
             None => Ok(answers),
@@ -264,27 +271,26 @@ impl Shared {
 
 fn gone(parts: Parts) -> String {
     let Parts { name, size, .. } = parts;
-    format!("{size} bytes are gone from redis (parts {name}): evicted, see its maxmemory-policy, or deleted")
+    format!("{size} bytes are gone from redis (parts {name}): expired, evicted (see its maxmemory-policy) or deleted")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn parts_go_one_by_one_unless_they_are_alone_or_redis_is_far() {
-        let mut turn = Turn {
-            together: 1,
-            appended: 0,
-        };
-        let mut after = |took: Duration, appended| {
-            turn.note(took, appended);
-            turn.together
-        };
-        let near = FAR / 10;
-        assert_eq!([1, 1, 1, 1].map(|appended| after(near, appended)), [1, 2, 4, 4]);
-        assert_eq!([2, 3, 3].map(|appended| after(near, appended)), [1, 1, 2]);
-        assert_eq!([4, 5, 6, 7, 8].map(|appended| after(FAR, appended)), [4, 8, 16, 16, 16]);
-        assert_eq!(after(near, 9), 1);
+    #[tokio::test(start_paused = true)]
+    async fn parts_go_one_by_one_unless_they_are_alone_or_redis_is_far() {
+        let (lane, since) = (Lane::default(), Instant::now());
+        assert_eq!(
+            (lane.together(1, 2), lane.together(2, 2)),
+            (1, TOGETHER_ALONE),
+            "not known"
+        );
+        tokio::time::advance(2 * FAR).await;
+        lane.note_answered(since);
+        assert_eq!((lane.together(1, 2), lane.together(2, 2)), (TOGETHER_FAR, TOGETHER_FAR));
+        lane.note_answered(Instant::now());
+        lane.note_answered(since);
+        assert_eq!((lane.together(1, 2), lane.together(2, 2)), (1, TOGETHER_ALONE));
     }
 }

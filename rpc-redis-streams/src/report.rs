@@ -5,6 +5,7 @@ use rpc_core::io::SendFailure;
 use rpc_core::message::{Request, Target};
 
 use crate::outbox::Message;
+use crate::wire::Parts;
 
 /// What became of a message.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) divide: bool,
     /// Requests that Redis refuses for good, if their arguments lie elsewhere.
     pub(crate) refused: Vec<Request>,
+    /// Results that lie elsewhere, and whose callers are gone.
+    pub(crate) unwanted: Vec<Parts>,
     /// Why.
     pub(crate) trouble: Option<String>,
     /// How many entries the stream had, if that was asked for.

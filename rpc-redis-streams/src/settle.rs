@@ -19,7 +19,7 @@ use crate::pieces::Pieces;
 use crate::report::{Fate, Report, code_of, is_passing};
 use crate::resp::Value;
 use crate::transaction::{self, Run};
-use crate::wire::{self, Form};
+use crate::wire::{self, Form, Parts};
 
 /// How many entries the dead-letter stream keeps, about.
 const MAX_DEAD: u64 = 10_000;
@@ -32,6 +32,8 @@ pub(crate) struct Settling {
     commands: usize,
     /// How many of them are entries of replies.
     replies: usize,
+    /// Results that lie elsewhere, and the commands that tell their callers where.
+    stored: Vec<(usize, Parts)>,
 }
 
 impl Settling {
@@ -79,7 +81,15 @@ impl Settling {
             }
         }
         let entries = replies.len();
-        let count = letters.len() + records.len() + entries + usize::from(!acknowledged.is_empty());
+        let others = letters.len() + records.len();
+        let stored = replies.values().enumerate().flat_map(|(number, (_, pack))| {
+            let places = pack
+                .iter()
+                .filter_map(|reply| reply.outcome.payload().and_then(Parts::of));
+            places.map(move |parts| (others + number, parts))
+        });
+        let stored = stored.collect();
+        let count = others + entries + usize::from(!acknowledged.is_empty());
         transaction::add(commands, count, |commands| {
             for command in letters.iter().chain(&records) {
                 commands.add(command);
@@ -101,6 +111,7 @@ impl Settling {
             settlements,
             commands: count,
             replies: entries,
+            stored,
         }
     }
 
@@ -139,6 +150,12 @@ impl Settling {
 
     fn executed(self, results: &[Value], report: &mut Report) {
         report.fates.reserve(self.settlements.len());
+        // NOMKSTREAM found no inbox.
+        let gone = self
+            .stored
+            .iter()
+            .filter(|(command, _)| results.get(*command) == Some(&Value::Nil));
+        report.unwanted.extend(gone.map(|(_, parts)| *parts));
         let Some((_, why)) = results.iter().find_map(entry::error) else {
             let confirmed = self.settlements.iter().filter_map(acknowledged);
             report.fates.extend(confirmed.map(Fate::Confirmed));

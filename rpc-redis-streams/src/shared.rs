@@ -166,7 +166,7 @@ impl Shared {
         command: &'static str,
         questions: Commands,
     ) -> Result<Vec<Value>, RedisStreamsError> {
-        let answers = timeout(self.connector.connect_timeout(), self.ask_patiently(questions));
+        let answers = timeout(self.connector.connect_timeout(), self.ask_patiently(questions, false));
         let answers = answers.await.map_err(|_| RedisStreamsError::Command {
             command,
             source: io::ErrorKind::TimedOut.into(),
@@ -177,23 +177,31 @@ impl Shared {
         }
     }
 
-    /// The same, for as long as it takes: questions are asked again when a connection is lost. Some answers may be errors.
-    pub(crate) async fn ask_patiently(&self, questions: Commands) -> Result<Vec<Value>, RedisStreamsError> {
+    /// The same, for as long as it takes: questions are asked again when a connection is lost. Some answers may be errors, or large.
+    pub(crate) async fn ask_patiently(
+        &self,
+        questions: Commands,
+        brings_much: bool,
+    ) -> Result<Vec<Value>, RedisStreamsError> {
         if self.endpoint().is_none() {
             return Err(RedisStreamsError::NotOpen);
         }
         let (answer, answers) = oneshot::channel();
-        self.outbox.push(Message::Ask { questions, answer });
+        self.outbox.push(Message::Ask {
+            questions,
+            answer: Some(answer),
+            brings_much,
+        });
         // There is no writer any more.
         answers.await.map_err(|_| RedisStreamsError::NotOpen)
     }
 
     /// Has commands written whose answers are of no interest.
     pub(crate) fn tell(&self, commands: Commands) {
-        let (answer, _) = oneshot::channel();
         self.outbox.push(Message::Ask {
             questions: commands,
-            answer,
+            answer: None,
+            brings_much: false,
         });
     }
 

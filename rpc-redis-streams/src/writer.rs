@@ -37,6 +37,9 @@ const SUSPICIOUS: u32 = 2;
 /// After so many, a message that is large is not written again.
 const HOPELESS: u32 = 5;
 
+/// What takes no time to write, however narrow the way.
+const SMALL: usize = 4 << 10;
+
 /// The most bytes that are written in front of a blocking read.
 const MAX_FUSED: usize = 128 << 10;
 
@@ -165,8 +168,10 @@ impl Writer {
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
         let commands = &mut self.commands;
-        // Not the large ones: they would hold up what the reader is waiting for, and gain nothing.
-        let fused = (commands.pieces().len() <= MAX_FUSED)
+        // Whether nothing but the way and Redis takes time.
+        let mut is_quick = commands.pieces().len() <= SMALL && !flush.brings_much();
+        // Not what is large, or is answered so: it would hold up what the reader is waiting for, and gain nothing.
+        let fused = (commands.pieces().len() <= MAX_FUSED && !flush.brings_much())
             .then(|| self.io.fuse.take())
             .flatten();
         let answers = match fused {
@@ -177,10 +182,14 @@ impl Writer {
                     let _ = timeout(linger, self.io.outbox.filled()).await;
                 };
                 let idle = flush.size_of_idle_answers();
+                is_quick &= idle.is_none();
                 offer.write(commands, WRITE_LIMIT, idle, hurry).await
             }
             None => self.connection.ask(commands, WRITE_LIMIT).await,
         };
+        if is_quick && answers.is_ok() {
+            self.io.lane.note_answered(now);
+        }
         // What was written is not to be held until there is something else to write.
         self.commands.clear();
         match answers {
@@ -188,6 +197,7 @@ impl Writer {
                 self.failures = 0;
                 let report = flush.read(answers);
                 report.refused.iter().for_each(|request| self.remove_unwritten(request));
+                report.unwanted.into_iter().for_each(|parts| self.io.remove(parts));
                 self.tell(report.fates);
                 if let Some(backlog) = &mut self.backlog {
                     backlog.wrote(requests, report.length, now);

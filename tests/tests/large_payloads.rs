@@ -324,6 +324,73 @@ async fn the_first_reply_counts_although_its_result_has_to_be_fetched() {
     .await;
 }
 
+/// Writes an entry of calls in the name of a caller who may have an inbox or not: methods and arguments, numbered from 1.
+async fn write_calls(server: &RedisServer, calls: &[(&str, &str)]) {
+    let mut value = format!("call {CALLER} json\n");
+    for (n, (method, arguments)) in calls.iter().enumerate() {
+        value += &format!("{} {method} 60000 1 0 {}\n{arguments}\n", n + 1, arguments.len());
+    }
+    server.command(&["XADD", STREAM, "*", "rpc1", &value]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_result_is_not_on_its_way_when_the_entry_that_it_shares_is_acknowledged() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let inbox = format!("{{faults}}:inbox:{CALLER}");
+        server
+            .command(&["XADD", &inbox, "*", "rpc1", &format!("hello {CALLER} -\n")])
+            .await;
+        let calls = [("echo.repeat", r#"["x",700000]"#), ("echo.gated", "[2]")];
+        write_calls(&server, &calls).await;
+        let is_answered = async |reply: &str| {
+            let entries = server.command(&["XREVRANGE", &inbox, "+", "-", "COUNT", "1"]).await;
+            let entries: Vec<(String, Vec<String>)> = redis::from_redis_value(entries).unwrap();
+            entries[0].1[1].contains(reply)
+        };
+        let result = "x".repeat(700_000);
+        eventually(SOON, "the first is answered", async || is_answered(&result).await).await;
+        assert_eq!(server.pending(STREAM, "workers").await, 1);
+        gate.open();
+        eventually(SOON, "the second is answered", async || is_answered("\n2 ok ").await).await;
+        eventually(SOON, "all is acknowledged", async || {
+            server.pending(STREAM, "workers").await == 0
+        })
+        .await;
+        assert_eq!(counted(&server, "set").await, 0, "whole");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_result_whose_caller_is_gone_is_not_kept() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        write_calls(&server, &[("echo.repeat", r#"["x",700000]"#)]).await;
+        eventually(SOON, "it was stored", async || counted(&server, "set").await > 0).await;
+        are_gone(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_not_fetch_says_so() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        server.command(&["ACL", "SETUSER", "default", "-get"]).await;
+        match echo.measure(text()).await {
+            Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("NOPERM"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_result_is_kept_under_its_key() {
     within(LIMIT, async {
@@ -389,7 +456,7 @@ async fn a_large_call_that_is_given_up_leaves_nothing_behind() {
         let channel = client(&server, Mode::Group).await;
         let echo = EchoClient::new(&channel);
         assert_eq!(echo.echo("a".to_owned()).await.unwrap(), "a");
-        server.command(&["CLIENT", "PAUSE", "300", "WRITE"]).await;
+        server.command(&["CLIENT", "PAUSE", "60000", "WRITE"]).await;
         let call = tokio::spawn({
             let echo = echo.clone();
             async move { echo.echo(text()).await }
@@ -397,7 +464,7 @@ async fn a_large_call_that_is_given_up_leaves_nothing_behind() {
         eventually(SOON, "it is made", async || channel.stats().in_flight == 1).await;
         call.abort();
         eventually(SOON, "it is given up", async || channel.stats().in_flight == 0).await;
-        // Answered when Redis takes writes again, and all that is to be written by then is.
+        server.command(&["CLIENT", "UNPAUSE"]).await;
         assert_eq!(echo.echo("b".to_owned()).await.unwrap(), "b");
         are_gone(&server).await;
         assert_eq!(gate.runs(), 2);

@@ -1,15 +1,14 @@
 //! Which messages have their payloads stored in parts before they are written.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rpc_core::Payload;
 use rpc_core::io::{Endpoint, Outgoing};
-use rpc_core::message::{Kind, Outcome, Reply, Request, Target};
+use rpc_core::message::{Kind, Request, Target};
+use rpc_core::{Mode, Payload};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Held, Lane, NotWritten};
-use crate::membership::INBOX_TTL;
 use crate::outbox::{Message, size_of};
 use crate::shared::Shared;
 use crate::wire::Parts;
@@ -17,15 +16,27 @@ use crate::wire::Parts;
 /// From so many bytes on a payload lies in parts.
 const LARGE: usize = 512 << 10;
 
+/// How long a result is kept. Its caller removes it; this is for callers that die while it is on its way, and much longer than it may
+/// take them to fetch it.
+const RESULT_TTL: Duration = Duration::from_secs(600);
+
 /// How much longer than the call its arguments are kept: clocks and timers are not exact.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 impl Lane {
     /// Whether the payload of a message is to be stored before the message is written.
-    pub(crate) fn is_for(&self, message: &mut Message) -> bool {
+    pub(crate) fn is_for(&self, message: &mut Message, mode: Mode) -> bool {
+        if mode == Mode::Group && is_followed(message) {
+            return false;
+        }
         let is_large = |payload: &mut Payload| payload.elsewhere.is_none() && payload.bytes.len() >= LARGE;
         payload_of(message).is_some_and(is_large) && !self.is_refused()
     }
+}
+
+/// Whether a settlement is to be written before another one, which acknowledges the entry of both.
+fn is_followed(message: &Message) -> bool {
+    matches!(message, Message::Outgoing(Outgoing::Settle { acknowledge: None, .. }))
 }
 
 /// The payload of a message that may lie elsewhere until its receiver fetches it.
@@ -39,14 +50,10 @@ fn payload_of(message: &mut Message) -> Option<&mut Payload> {
             request,
         }) if request.kind == Kind::Call && request.deadline.is_some() => Some(&mut request.arguments),
         Message::Outgoing(Outgoing::Settle {
-            reply:
-                Some(Reply {
-                    outcome: Outcome::Returned(payload) | Outcome::Failed(payload),
-                    ..
-                }),
+            reply: Some(reply),
             record: None,
             ..
-        }) => Some(payload),
+        }) => reply.outcome.payload_mut(),
         _ => None,
     }
 }
@@ -78,10 +85,14 @@ async fn write(
     call: Option<(u64, Instant)>,
 ) -> Result<Parts, NotWritten> {
     let Some((sequence, deadline)) = call else {
-        let begun = Instant::now();
-        let parts = io.write_parts(payload, || Some(INBOX_TTL)).await?;
+        let begun = OnceLock::new();
+        let keep = || {
+            begun.get_or_init(Instant::now);
+            Some(RESULT_TTL)
+        };
+        let parts = io.write_parts(payload, keep).await?;
         // The first of them would not live for long enough.
-        if begun.elapsed() > INBOX_TTL / 2 {
+        if begun.get().is_some_and(|begun| begun.elapsed() > RESULT_TTL / 2) {
             io.lane.refuse();
             io.remove(parts);
             return Err(NotWritten::Refused);

@@ -52,10 +52,7 @@ impl LargeReplies {
 
 /// Where the result lies, if it lies elsewhere.
 fn place(reply: &Reply) -> Option<Parts> {
-    match &reply.outcome {
-        Outcome::Returned(payload) | Outcome::Failed(payload) => Parts::of(payload),
-        Outcome::Fault(_) => None,
-    }
+    reply.outcome.payload().and_then(Parts::of)
 }
 
 /// Hands replies to their callers: at once, or when their results have been fetched.
@@ -91,7 +88,7 @@ async fn deliver(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, from: SessionId, 
 /// The reply with its result, if somebody waits for it; its parts are removed either way.
 async fn fetch(io: &Shared, endpoint: &dyn Endpoint, mut reply: Reply) -> Reply {
     let sequence = reply.sequence;
-    let (Outcome::Returned(payload) | Outcome::Failed(payload)) = &mut reply.outcome else {
+    let Some(payload) = reply.outcome.payload_mut() else {
         return reply;
     };
     let Some(parts) = Parts::of(payload) else {

@@ -127,8 +127,9 @@ fn decode_request(cursor: &mut Cursor<'_>, kind: Kind, form: Form) -> Result<Req
     let headers = cursor.take(headers_len, "the headers")?;
     let arguments = cursor.take(arguments_len, "the arguments")?;
     cursor.line_break("a request")?;
-    let place = arguments.clone();
-    let arguments = form.payload(arguments).ok_or_else(|| Malformed::Parts(shown(&place)))?;
+    let arguments = form
+        .payload(arguments)
+        .map_err(|place| Malformed::Parts(shown(&place)))?;
     Ok(Request {
         sequence,
         kind,
@@ -196,7 +197,7 @@ fn outcome(status: &str, form: Result<Form, &[u8]>, payload: Bytes) -> Outcome {
     let payload = match form {
         Ok(form) => form
             .payload(payload)
-            .ok_or_else(|| "it does not say where its parts lie".to_owned()),
+            .map_err(|_| "it does not say where its parts lie".to_owned()),
         Err(name) => Err(unknown_codec(&shown(name))),
     };
     match payload {

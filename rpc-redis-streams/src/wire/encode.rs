@@ -71,10 +71,7 @@ pub(crate) fn cancel(
 
 /// How a reply is written.
 pub(crate) fn form_of(reply: &Reply) -> Form {
-    match &reply.outcome {
-        Outcome::Returned(payload) | Outcome::Failed(payload) => Form::of(payload),
-        Outcome::Fault(_) => Form::default(),
-    }
+    reply.outcome.payload().map(Form::of).unwrap_or_default()
 }
 
 /// The entry that opens the inbox of `session`.

@@ -81,7 +81,7 @@ pub(crate) const ATTEMPT_IN_LUA: &str = "\
         return tonumber(string.match(value, '^[^\\n]*\\n%d+ %S+ %S+ (%d+) ')) \
     end ";
 
-/// The codec in the head of an entry that has no payloads; of one whose payloads lie elsewhere it is that of [`parts`].
+/// The codec in the head of an entry that has no payloads.
 const NO_CODEC: &str = "-";
 
 /// The time-to-live of what has no deadline.

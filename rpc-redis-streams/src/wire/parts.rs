@@ -26,15 +26,19 @@ impl Form {
         }
     }
 
-    /// The payload that `bytes` are in an entry of this form; `None` if they are to say where it lies, and do not.
-    pub(super) fn payload(self, bytes: Bytes) -> Option<Payload> {
-        let elsewhere = match self.in_parts {
-            true => Some(Parts::read(&bytes)?.size),
-            false => None,
-        };
+    /// The payload that `bytes` are in an entry of this form.
+    ///
+    /// # Errors
+    /// With the bytes, if they are to say where it lies, and do not.
+    pub(super) fn payload(self, bytes: Bytes) -> Result<Payload, Bytes> {
         let mut payload = Payload::new(self.codec, bytes);
-        payload.elsewhere = elsewhere;
-        Some(payload)
+        if self.in_parts {
+            match Parts::read(&payload.bytes) {
+                Some(parts) => payload.elsewhere = Some(parts.size),
+                None => return Err(payload.bytes),
+            }
+        }
+        Ok(payload)
     }
 
     /// The form of that name, if this build knows it.
@@ -49,8 +53,10 @@ impl Form {
     }
 }
 
-/// The fewest bytes that a part has, if it is not the last: so whoever believes a size need not count to more than it bears out.
+/// The fewest bytes that a part has, if it is not the last, and the most parts of a payload: whoever believes a place need not count
+/// far for it.
 const LEAST: usize = 64 << 10;
+const MOST: usize = 16 << 10;
 
 /// A payload that lies in the parts of this name, each under a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +92,7 @@ impl Parts {
             count: number(count)?,
             size: number(size)?,
         };
-        (1..=parts.size.div_ceil(LEAST)).contains(&parts.count).then_some(parts)
+        let most = parts.size.div_ceil(LEAST).min(MOST);
+        (1..=most).contains(&parts.count).then_some(parts)
     }
 }

@@ -64,8 +64,8 @@ impl Writer {
 
     /// Takes out the messages whose payloads are to lie elsewhere first, and has them stored: they come back. Returns how many they are.
     pub(super) fn store_large(&self, messages: &mut Vec<Message>) -> usize {
-        let before = messages.len();
-        for message in messages.extract_if(.., |message| self.io.lane.is_for(message)) {
+        let (before, mode) = (messages.len(), self.io.config.mode());
+        for message in messages.extract_if(.., |message| self.io.lane.is_for(message, mode)) {
             let store = parts::store(Arc::clone(&self.io), Arc::clone(&self.endpoint), message);
             lifeline::spawn(&self.io, store);
         }

@@ -133,6 +133,7 @@ fn where_parts_lie_is_checked() {
         // More parts than their size bears out.
         format!("{name} 65 1048576"),
         format!("{name} 18446744073709551615 1048576"),
+        format!("{name} 16385 18446744073709551615"),
     ] {
         let refused = refused(&bad);
         assert!(matches!(&refused, Malformed::Parts(_)), "{bad}: {refused}");
