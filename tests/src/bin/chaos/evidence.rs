@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use rpc_redis_streams::EntryContent;
+use rpc_redis_streams::{EntryContent, RequestSummary};
 use tempfile::TempDir;
 use tests::Process;
 
@@ -78,12 +78,19 @@ impl Logs {
 
 /// The ids in an entry: the first argument of each call.
 pub(crate) fn ids(content: &EntryContent) -> Vec<u64> {
-    let EntryContent::Requests { requests, .. } = content else {
-        return Vec::new();
-    };
-    let id = |arguments: &str| {
-        let arguments: Vec<serde_json::Value> = serde_json::from_str(arguments).ok()?;
-        arguments.first()?.as_u64()
-    };
-    requests.iter().filter_map(|request| id(&request.arguments)).collect()
+    let requests = requests(content).iter();
+    requests.filter_map(|request| id(&request.arguments)).collect()
+}
+
+/// The calls in an entry.
+pub(crate) fn requests(content: &EntryContent) -> &[RequestSummary] {
+    match content {
+        EntryContent::Requests { requests, .. } => requests,
+        _ => &[],
+    }
+}
+
+/// The first of these arguments, of which the beginning is enough.
+pub(crate) fn id(arguments: &str) -> Option<u64> {
+    arguments.strip_prefix('[')?.split([',', ']']).next()?.parse().ok()
 }

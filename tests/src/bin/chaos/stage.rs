@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::{DRAIN, Mix};
 use crate::clock::{self, Micros};
-use crate::evidence::{Evidence, Logs, ids};
+use crate::evidence::{Evidence, Logs, id, ids, requests};
 use crate::proxy::Proxy;
 use crate::service::{GROUP, STREAM};
 use crate::worker::Sabotage;
@@ -278,8 +278,26 @@ impl Stage {
             .entries(*first..=*last, 1_000_000)
             .await
             .expect("read the stream");
-        let pending = entries.into_iter().filter(|entry| pending.contains(&entry.id));
-        pending.flat_map(|entry| ids(&entry.content)).collect()
+        let mut unsettled = Vec::new();
+        for entry in entries.iter().filter(|entry| pending.contains(&entry.id)) {
+            for request in requests(&entry.content) {
+                unsettled.extend(self.id(&request.arguments).await);
+            }
+        }
+        unsettled
+    }
+
+    /// The id in the arguments of a call, which may lie in parts.
+    async fn id(&self, arguments: &str) -> Option<u64> {
+        let Some((_, place)) = arguments.split_once(" bytes in parts: ") else {
+            return id(arguments);
+        };
+        let name = place.split(' ').next()?;
+        let first = self
+            .redis
+            .command(&["GET", &format!("{{{STREAM}}}:parts:{name}:0")])
+            .await;
+        id(&redis::from_redis_value::<String>(first).ok()?)
     }
 
     /// The consumers of the group.
