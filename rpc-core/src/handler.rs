@@ -61,7 +61,8 @@ impl Handler {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Waits until `deadline`; for ever if there is none.
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,

@@ -1,6 +1,6 @@
 //! What the handles of a channel, its IO and its handlers share.
 
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Draft, Route};
 use crate::descriptor::MethodDescriptor;
 use crate::dispatch::Dispatcher;
 use crate::error::{CallError, too_large};
+use crate::handler::until;
 use crate::id::SessionId;
 use crate::in_flight::{Ending, InFlight, Refused};
 use crate::io::{ChannelSettings, Mode, Outgoing, RpcIo};
@@ -261,12 +262,6 @@ impl Alive {
         deadline: Option<Instant>,
     ) -> Result<(), CallError> {
         let shared = &self.shared;
-        let patience = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
             served = shared.is_served(method) => match served {
@@ -274,7 +269,7 @@ impl Alive {
                 false => Err(CallError::NoWorkers { method, served: shared.served() }),
             },
             () = shared.closed.cancelled() => Err(CallError::Closed { method }),
-            () = patience => Err(CallError::DeadlineExceeded {
+            () = until(deadline) => Err(CallError::DeadlineExceeded {
                 method,
                 timeout: deadline.map_or(Duration::MAX, |deadline| deadline - started),
                 standing: self.standing(method, Target::Stream),

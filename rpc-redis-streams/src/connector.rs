@@ -200,10 +200,7 @@ impl Connector {
         questions: &Pipeline,
     ) -> Result<Vec<Value>, RedisStreamsError> {
         let answers = self.ask_raw(connection, command, questions).await?;
-        match answers.iter().find_map(entry::error) {
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
-            None => Ok(answers),
-        }
+        entry::accepted(command, answers)
     }
 
     fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {

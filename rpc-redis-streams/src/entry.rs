@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rpc_core::EntryId;
 
 use crate::decimal::entry_id;
+use crate::error::RedisStreamsError;
 use crate::resp::Value;
 use crate::wire;
 
@@ -183,6 +184,14 @@ pub(crate) fn error(value: &Value) -> Option<(&str, String)> {
     match value {
         Value::Error(text) => Some((text.split(' ').next().unwrap_or_default(), text.clone())),
         _ => None,
+    }
+}
+
+/// The answers to `command`, unless one of them is an error.
+pub(crate) fn accepted(command: &'static str, answers: Vec<Value>) -> Result<Vec<Value>, RedisStreamsError> {
+    match answers.iter().find_map(error) {
+        Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
+        None => Ok(answers),
     }
 }
 

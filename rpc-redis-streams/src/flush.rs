@@ -6,13 +6,12 @@ use std::time::Duration;
 use rpc_core::IoError;
 use rpc_core::io::{Outgoing, SendFailure};
 use rpc_core::message::{Kind, Request, Target};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::commands::Commands;
 use crate::destination::{Destination, add_entry, begin_entry};
 use crate::entry;
-use crate::outbox::{Message, request_of};
+use crate::outbox::{Message, Question, request_of};
 use crate::packing::Packing;
 use crate::pieces::Pieces;
 use crate::report::{Fate, Report, is_passing};
@@ -50,13 +49,6 @@ pub(crate) struct Options {
     pub(crate) asks_length: bool,
     /// Whether each request and each settlement is written by itself: then one that Redis refuses does not take others along.
     pub(crate) divided: bool,
-}
-
-/// What somebody else asks, and whether the answers are large.
-struct Question {
-    questions: Commands,
-    answer: Option<oneshot::Sender<Vec<Value>>>,
-    brings_much: bool,
 }
 
 /// Messages whose commands are written.
@@ -126,15 +118,7 @@ impl Flush {
     /// Takes a message that settles nothing; gives back one that does.
     fn take(&mut self, message: Message, options: Options, now: Instant) -> Option<Message> {
         match message {
-            Message::Ask {
-                questions,
-                answer,
-                brings_much,
-            } => self.questions.push(Question {
-                questions,
-                answer,
-                brings_much,
-            }),
+            Message::Ask(question) => self.questions.push(question),
             // Nobody waits for it any more.
             Message::Outgoing(Outgoing::Request { request, .. }) if request.is_expired(now) => {}
             Message::Outgoing(Outgoing::Request { target, request }) => {
@@ -199,7 +183,7 @@ impl Flush {
 
     fn add_questions(&self, commands: &mut Commands) {
         for question in &self.questions {
-            commands.append(&question.questions);
+            commands.append(&question.commands);
         }
     }
 
@@ -273,8 +257,8 @@ impl Flush {
         answers.by_ref().take(self.signals).for_each(drop);
         // A cancel that Redis does not take is no loss: the call runs to its end.
         answers.by_ref().take(self.cancels.len()).for_each(drop);
-        for Question { questions, answer, .. } in self.questions {
-            let answers = answers.by_ref().take(questions.len());
+        for Question { commands, answer, .. } in self.questions {
+            let answers = answers.by_ref().take(commands.len());
             match answer {
                 // Whoever asked may have given up.
                 Some(answer) => drop(answer.send(answers.collect())),
@@ -332,15 +316,8 @@ impl Flush {
                 })
             }));
         }
-        // Whoever gives up asking takes the other end of the channel along.
-        let is_wanted = |question: &Question| question.answer.as_ref().is_none_or(|answer| !answer.is_closed());
-        let wanted = self.questions.into_iter().filter(is_wanted);
-        let asked = wanted.map(|question| Message::Ask {
-            questions: question.questions,
-            answer: question.answer,
-            brings_much: question.brings_much,
-        });
-        report.again.extend(asked);
+        let wanted = self.questions.into_iter().filter(Question::is_wanted);
+        report.again.extend(wanted.map(Message::Ask));
         report
             .again
             .extend(self.settlings.into_iter().flat_map(Settling::into_settlements));

@@ -24,19 +24,29 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) enum Message {
     Outgoing(Outgoing),
-    /// Questions of somebody else, whose answers are passed on; dropped when nobody waits for them any more, and not where nobody
-    /// was to wait.
-    Ask {
-        questions: Commands,
-        answer: Option<oneshot::Sender<Vec<Value>>>,
-        /// Whether the answers are large.
-        brings_much: bool,
-    },
+    Ask(Question),
     /// An entry of the group that carries nothing the channel could be told about: it goes to the dead letters.
     Malformed {
         entry: EntryId,
         reason: String,
     },
+}
+
+/// What somebody else asks, and whom to pass the answers on to.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) commands: Commands,
+    /// `None` where nobody was ever to wait for them.
+    pub(crate) answer: Option<oneshot::Sender<Vec<Value>>>,
+    /// Whether the answers are large.
+    pub(crate) brings_much: bool,
+}
+
+impl Question {
+    /// Whether it is still to be asked. Whoever gives up asking takes the other end of the channel along.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.answer.as_ref().is_none_or(|answer| !answer.is_closed())
+    }
 }
 
 /// The queue between everybody who sends and the one task that writes.
@@ -93,7 +103,7 @@ impl Outbox {
     pub(crate) fn push(&self, message: Message) -> usize {
         let mut state = self.state();
         state.bytes += size_of(&message);
-        state.appended += u64::from(!matches!(message, Message::Ask { .. }));
+        state.appended += u64::from(!matches!(message, Message::Ask(_)));
         state.waiting.push_back(message);
         let waiting = state.waiting.len();
         drop(state);
@@ -116,9 +126,7 @@ impl Outbox {
             Message::Outgoing(Outgoing::Request { request, .. }) => {
                 wanted(request) || request.arguments.elsewhere.is_some()
             }
-            Message::Ask {
-                answer: Some(answer), ..
-            } => !answer.is_closed(),
+            Message::Ask(question) => question.is_wanted(),
             _ => true,
         });
         state.bytes = state.waiting.iter().map(size_of).sum();
@@ -232,7 +240,7 @@ pub(crate) fn size_of(message: &Message) -> usize {
             Outcome::Returned(payload) | Outcome::Failed(payload) => payload.bytes.len(),
             Outcome::Fault(fault) => fault.message.len(),
         },
-        Message::Ask { questions, .. } => questions.pieces().len(),
+        Message::Ask(question) => question.commands.pieces().len(),
         Message::Outgoing(_) => 0,
         Message::Malformed { reason, .. } => reason.len(),
     };

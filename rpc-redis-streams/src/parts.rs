@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::commands::{Commands, ttl_ms};
-use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::lent::Lent;
 use crate::report::{code_of, is_passing};
@@ -172,7 +171,7 @@ impl Shared {
                 sets.value(|out| out.extend_from_bytes(&part));
                 sets.arg("PX").number(ttl_ms(kept));
             }
-            if let Err(error) = self.ask_for_parts("SET of a part", sets).await {
+            if let Err(error) = self.ask_patiently("SET of a part", sets, true).await {
                 self.warn_rarely("redis does not take a large payload in parts", &error.to_string());
                 self.lane.refuse();
                 self.remove(Parts { count: end, ..parts });
@@ -227,7 +226,7 @@ impl Shared {
                 gets.command("GET", 1)
                     .arg(self.destination.keys.part(parts.name, index));
             }
-            match self.ask_for_parts("GET of a part", gets).await {
+            match self.ask_patiently("GET of a part", gets, true).await {
                 Err(RedisStreamsError::CommandRefused { answer, .. }) if is_passing(code_of(&answer)) => {}
                 Ok(answers) => return Ok(answers),
                 Err(error) => {
@@ -244,15 +243,6 @@ impl Shared {
     fn together(&self, appended: &mut u64) -> usize {
         let now = self.outbox.appended();
         self.lane.together(mem::replace(appended, now), now)
-    }
-
-    /// Asks along with what the writer writes, for as long as it takes.
-    async fn ask_for_parts(&self, command: &'static str, questions: Commands) -> Result<Vec<Value>, RedisStreamsError> {
-        let answers = self.ask_patiently(questions, true).await?;
-        match answers.iter().find_map(entry::error) {
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
-            None => Ok(answers),
-        }
     }
 
     /// UNLINK of the parts. Nobody waits for it: what is not removed expires.

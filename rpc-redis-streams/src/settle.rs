@@ -77,7 +77,7 @@ impl Settling {
                     };
                     letters.push(add_dead_letter(to, *entry, whole, reason, 1));
                 }
-                Message::Outgoing(_) | Message::Ask { .. } => {}
+                Message::Outgoing(_) | Message::Ask(_) => {}
             }
         }
         let entries = replies.len();
@@ -208,7 +208,7 @@ pub(crate) fn is_settlement(message: &Message) -> bool {
     match message {
         Message::Outgoing(message) => matches!(message, Outgoing::Settle { .. } | Outgoing::DeadLetter { .. }),
         Message::Malformed { .. } => true,
-        Message::Ask { .. } => false,
+        Message::Ask(_) => false,
     }
 }
 
@@ -216,7 +216,7 @@ pub(crate) fn is_settlement(message: &Message) -> bool {
 fn letter_of(settlement: &Message) -> Option<EntryId> {
     match settlement {
         Message::Outgoing(Outgoing::DeadLetter { entry, .. }) | Message::Malformed { entry, .. } => Some(*entry),
-        Message::Outgoing(_) | Message::Ask { .. } => None,
+        Message::Outgoing(_) | Message::Ask(_) => None,
     }
 }
 
@@ -283,7 +283,7 @@ fn acknowledged(settlement: &Message) -> Option<EntryId> {
         Message::Outgoing(Outgoing::Settle { acknowledge, .. }) => *acknowledge,
         Message::Outgoing(Outgoing::DeadLetter { entry, acknowledge, .. }) => acknowledge.then_some(*entry),
         Message::Malformed { entry, .. } => Some(*entry),
-        Message::Outgoing(_) | Message::Ask { .. } => None,
+        Message::Outgoing(_) | Message::Ask(_) => None,
     }
 }
 

@@ -25,7 +25,7 @@ use crate::fuse::Fuse;
 use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
 use crate::meta::{self, Agreement};
-use crate::outbox::{Message, Outbox};
+use crate::outbox::{Message, Outbox, Question};
 use crate::parts::{Lane, LargeReplies, Taken};
 use crate::registry::Registration;
 use crate::report::{code_of, is_passing};
@@ -166,20 +166,22 @@ impl Shared {
         command: &'static str,
         questions: Commands,
     ) -> Result<Vec<Value>, RedisStreamsError> {
-        let answers = timeout(self.connector.connect_timeout(), self.ask_patiently(questions, false));
-        let answers = answers.await.map_err(|_| RedisStreamsError::Command {
-            command,
-            source: io::ErrorKind::TimedOut.into(),
-        })??;
-        match answers.iter().find_map(entry::error) {
-            Some((_, answer)) => Err(RedisStreamsError::CommandRefused { command, answer }),
-            None => Ok(answers),
-        }
+        let answers = timeout(
+            self.connector.connect_timeout(),
+            self.ask_patiently(command, questions, false),
+        );
+        answers.await.unwrap_or_else(|_| {
+            Err(RedisStreamsError::Command {
+                command,
+                source: io::ErrorKind::TimedOut.into(),
+            })
+        })
     }
 
-    /// The same, for as long as it takes: questions are asked again when a connection is lost. Some answers may be errors, or large.
+    /// The same, for as long as it takes: questions are asked again when a connection is lost. The answers may be large.
     pub(crate) async fn ask_patiently(
         &self,
+        command: &'static str,
         questions: Commands,
         brings_much: bool,
     ) -> Result<Vec<Value>, RedisStreamsError> {
@@ -187,22 +189,23 @@ impl Shared {
             return Err(RedisStreamsError::NotOpen);
         }
         let (answer, answers) = oneshot::channel();
-        self.outbox.push(Message::Ask {
-            questions,
+        self.outbox.push(Message::Ask(Question {
+            commands: questions,
             answer: Some(answer),
             brings_much,
-        });
+        }));
         // There is no writer any more.
-        answers.await.map_err(|_| RedisStreamsError::NotOpen)
+        let answers = answers.await.map_err(|_| RedisStreamsError::NotOpen)?;
+        entry::accepted(command, answers)
     }
 
     /// Has commands written whose answers are of no interest.
     pub(crate) fn tell(&self, commands: Commands) {
-        self.outbox.push(Message::Ask {
-            questions: commands,
+        self.outbox.push(Message::Ask(Question {
+            commands,
             answer: None,
             brings_much: false,
-        });
+        }));
     }
 
     /// Whether servers may be silent because Redis takes no writes, or took none a moment ago: out of memory, say. Then

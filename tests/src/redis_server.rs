@@ -117,6 +117,22 @@ impl RedisServer {
         }
     }
 
+    /// What INFO says of a command by this name (`calls`, `failed_calls`); 0 if it has never been run.
+    ///
+    /// # Panics
+    /// If that is not a number.
+    pub async fn counted(&self, command: &str, what: &str) -> u64 {
+        let stats = self.command(&["INFO", "commandstats"]).await;
+        let stats: String = redis::from_redis_value(stats).expect("text");
+        let head = format!("cmdstat_{command}:");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&head));
+        let values = line.unwrap_or_default().split(',');
+        let value = values
+            .into_iter()
+            .find_map(|value| value.strip_prefix(what)?.strip_prefix('='));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
+
     /// SIGKILL: whatever was not on disk is lost.
     pub fn kill(&mut self) {
         self.child.kill();

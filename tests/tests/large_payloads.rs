@@ -7,19 +7,16 @@ use std::time::Duration;
 
 use redis::Value;
 use rpc_core::{CallError, Mode, RpcChannel};
-use rpc_redis_streams::{Config, ConfigBuilder, EntryContent, RedisStreamsIo};
-use support::{EchoClient, Gate, STREAM, client, connect, serve};
+use rpc_redis_streams::{ConfigBuilder, EntryContent, RedisStreamsIo};
+use support::{
+    EchoClient, Gate, STREAM, client, connect, serve, soon_dead, start, start_on_its_own_runtime, worker_config,
+};
 use tests::{RedisServer, eventually, eventually_some, within};
-use tokio::runtime::Runtime;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
 const MIB: usize = 1 << 20;
 const CALLER: &str = "01930000-0000-7000-8000-0000000000aa";
-
-fn config(server: &RedisServer) -> ConfigBuilder {
-    Config::builder().url(server.url()).stream(STREAM).group("workers")
-}
 
 async fn open(config: ConfigBuilder) -> RpcChannel {
     let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
@@ -48,16 +45,6 @@ async fn are_gone(server: &RedisServer) {
     eventually(SOON, "the parts are gone", async || parts(server).await.is_empty()).await;
 }
 
-/// How many commands of this name the server has run.
-async fn counted(server: &RedisServer, command: &str) -> u64 {
-    let stats: String = redis::from_redis_value(server.command(&["INFO", "commandstats"]).await).unwrap();
-    let calls = stats.lines().find_map(|line| {
-        let rest = line.strip_prefix(&format!("cmdstat_{command}:calls="))?;
-        rest.split(',').next()?.parse().ok()
-    });
-    calls.unwrap_or(0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_call_and_its_reply_travel_in_parts_and_leave_none_behind() {
     within(LIMIT, async {
@@ -65,7 +52,7 @@ async fn a_large_call_and_its_reply_travel_in_parts_and_leave_none_behind() {
         let _worker = serve(&server, Mode::Group, &Gate::new()).await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         assert_eq!(echo.echo(text()).await.unwrap(), text());
-        assert!(counted(&server, "set").await >= 2 * 4, "in parts");
+        assert!(server.counted("set", "calls").await >= 2 * 4, "in parts");
         are_gone(&server).await;
         // In one direction only, and of a size that is no multiple of anything.
         assert_eq!(
@@ -76,10 +63,10 @@ async fn a_large_call_and_its_reply_travel_in_parts_and_leave_none_behind() {
         assert_eq!(echo.echo(odd.clone()).await.unwrap(), odd);
         are_gone(&server).await;
 
-        let before = counted(&server, "set").await;
+        let before = server.counted("set", "calls").await;
         let small = text()[..400_000].to_owned();
         assert_eq!(echo.echo(small.clone()).await.unwrap(), small);
-        assert_eq!(counted(&server, "set").await, before, "whole");
+        assert_eq!(server.counted("set", "calls").await, before, "whole");
     })
     .await;
 }
@@ -135,7 +122,7 @@ async fn the_arguments_stay_until_every_group_has_run_the_call() {
         let server = RedisServer::start().await;
         let (one, two) = (Gate::new(), Gate::new());
         let _one = serve(&server, Mode::Group, &one).await;
-        let others = || config(&server).group("others");
+        let others = || worker_config(&server).group("others");
         // The group is there, and nobody reads for it.
         start(others(), &Gate::new()).await.close().await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
@@ -149,24 +136,13 @@ async fn the_arguments_stay_until_every_group_has_run_the_call() {
     .await;
 }
 
-async fn start(config: ConfigBuilder, gate: &std::sync::Arc<Gate>) -> RpcChannel {
-    let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
-    let builder = RpcChannel::builder(io).serve(support::server(gate)).unwrap();
-    builder.start().await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_call_of_a_dead_worker_is_taken_over_with_its_arguments() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
-        let config = || {
-            let soon_dead = config(&server).heartbeat_interval(Duration::from_millis(100));
-            soon_dead.death_time(Duration::from_secs(1))
-        };
+        let config = || soon_dead(&server);
         let shut = Gate::new();
-        let (runtime, gate) = (Runtime::new().unwrap(), std::sync::Arc::clone(&shut));
-        let first = config();
-        let _first = runtime.spawn(async move { start(first, &gate).await }).await.unwrap();
+        let (runtime, _first) = start_on_its_own_runtime(config(), &shut).await;
         let echo = EchoClient::new(&open(config()).await);
         let call = tokio::spawn({
             let echo = echo.clone();
@@ -189,7 +165,7 @@ async fn a_call_whose_arguments_are_gone_ends_and_says_so() {
         let server = RedisServer::start().await;
         // A stream of a group, without a worker.
         serve(&server, Mode::Group, &Gate::new()).await.close().await;
-        let patient = config(&server).fail_fast(false);
+        let patient = worker_config(&server).fail_fast(false);
         let echo = EchoClient::new(&open(patient).await);
         let call = tokio::spawn(async move { echo.echo(text()).await });
         eventually(SOON, "it waits", async || {
@@ -217,7 +193,7 @@ async fn a_reply_whose_parts_are_gone_ends_its_call_and_says_so() {
         let server = RedisServer::start().await;
         let gate = Gate::new();
         let _worker = serve(&server, Mode::Group, &gate).await;
-        let channel = open(config(&server).session_id(CALLER.parse().unwrap())).await;
+        let channel = open(worker_config(&server).session_id(CALLER.parse().unwrap())).await;
         let echo = EchoClient::new(&channel);
         let call = tokio::spawn(async move { echo.gated(1).await });
         eventually(SOON, "it runs", async || gate.running() == 1).await;
@@ -291,7 +267,7 @@ async fn a_large_call_that_is_refused_after_it_was_stored_leaves_nothing_behind(
             Err(CallError::Io { .. }) => {}
             other => panic!("{other:?}"),
         }
-        assert!(counted(&server, "set").await > 0);
+        assert!(server.counted("set", "calls").await > 0);
         are_gone(&server).await;
     })
     .await;
@@ -303,7 +279,7 @@ async fn the_first_reply_counts_although_its_result_has_to_be_fetched() {
         let server = RedisServer::start().await;
         let gate = Gate::new();
         let _worker = serve(&server, Mode::Group, &gate).await;
-        let channel = open(config(&server).session_id(CALLER.parse().unwrap())).await;
+        let channel = open(worker_config(&server).session_id(CALLER.parse().unwrap())).await;
         let call = tokio::spawn(EchoClient::new(&channel).gated(1));
         eventually(SOON, "it runs", async || gate.running() == 1).await;
         let name = "01930000-0000-7000-8000-0000000000cc";
@@ -359,7 +335,7 @@ async fn a_large_result_is_not_on_its_way_when_the_entry_that_it_shares_is_ackno
             server.pending(STREAM, "workers").await == 0
         })
         .await;
-        assert_eq!(counted(&server, "set").await, 0, "whole");
+        assert_eq!(server.counted("set", "calls").await, 0, "whole");
     })
     .await;
 }
@@ -370,7 +346,7 @@ async fn a_large_result_whose_caller_is_gone_is_not_kept() {
         let server = RedisServer::start().await;
         let _worker = serve(&server, Mode::Group, &Gate::new()).await;
         write_calls(&server, &[("echo.repeat", r#"["x",700000]"#)]).await;
-        eventually(SOON, "it was stored", async || counted(&server, "set").await > 0).await;
+        eventually(SOON, "it was stored", async || server.counted("set", "calls").await > 0).await;
         are_gone(&server).await;
     })
     .await;
@@ -403,7 +379,7 @@ async fn a_large_result_is_kept_under_its_key() {
         assert_eq!(gate.runs(), 1);
         are_gone(&server).await;
         // A bit more than a MiB: the arguments of both calls, and the result where it is not kept at the same time.
-        assert_eq!(counted(&server, "set").await, 3 * 9);
+        assert_eq!(server.counted("set", "calls").await, 3 * 9);
     })
     .await;
 }
@@ -435,14 +411,14 @@ async fn a_large_call_that_ends_while_redis_is_away_is_not_made_later() {
 async fn what_is_too_large_is_refused_by_its_size_and_not_fetched() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
-        let small = config(&server).max_payload_size(600 << 10);
+        let small = worker_config(&server).max_payload_size(600 << 10);
         let _worker = start(small, &Gate::new()).await;
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         match echo.echo(text()).await {
             Err(CallError::TooLarge { reason, .. }) => assert!(reason.contains("614400"), "{reason}"),
             other => panic!("{other:?}"),
         }
-        assert_eq!(counted(&server, "get").await, 0);
+        assert_eq!(server.counted("get", "calls").await, 0);
     })
     .await;
 }
@@ -524,7 +500,7 @@ async fn a_dead_letter_has_its_large_arguments_in_it() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
         serve(&server, Mode::Group, &Gate::new()).await.close().await;
-        let patient = config(&server).fail_fast(false);
+        let patient = worker_config(&server).fail_fast(false);
         let echo = EchoClient::new(&open(patient).await);
         let call = tokio::spawn({
             let echo = echo.clone();

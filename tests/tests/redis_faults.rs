@@ -332,32 +332,17 @@ async fn a_subscriber_does_not_repeat_a_reply_whose_inbox_is_no_stream() {
         server.command(&["SET", &inbox, "no stream"]).await;
         let call = format!("call {caller} json\n1 echo.echo - 1 0 5\n[\"x\"]\n");
         server.command(&["XADD", "faults", "*", "rpc1", &call]).await;
-        let refused = async || counted(&server, "xadd", "failed_calls").await;
+        let refused = async || server.counted("xadd", "failed_calls").await;
         eventually(SOON, "the reply is refused", async || refused().await > 0).await;
-        let (once, beats) = (refused().await, counted(&server, "zadd", "calls").await);
+        let (once, beats) = (refused().await, server.counted("zadd", "calls").await);
         // What is to be written again is so twice between two beats.
         eventually(SOON, "it beats", async || {
-            counted(&server, "zadd", "calls").await >= beats + 2
+            server.counted("zadd", "calls").await >= beats + 2
         })
         .await;
         assert_eq!(refused().await, once);
     })
     .await;
-}
-
-/// What Redis has counted of a command.
-async fn counted(server: &RedisServer, command: &str, what: &str) -> u64 {
-    let stats = server.command(&["INFO", "commandstats"]).await;
-    let stats: String = redis::from_redis_value(stats).unwrap();
-    let head = format!("cmdstat_{command}:");
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix(&head))
-        .unwrap_or_default();
-    let values = line
-        .split(',')
-        .find_map(|value| value.strip_prefix(what)?.strip_prefix('='));
-    values.map_or(0, |value| value.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

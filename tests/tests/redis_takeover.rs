@@ -3,46 +3,16 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 use rpc_core::{CallError, Mode, RpcChannel};
-use rpc_redis_streams::{Config, ConfigBuilder, RedisStreamsIo};
-use support::{EchoClient, Gate, client};
+use rpc_redis_streams::RedisStreamsIo;
+use support::{EchoClient, Gate, client, soon_dead, start, start_on_its_own_runtime, worker_config};
 use tests::{RedisServer, eventually, within};
-use tokio::runtime::Runtime;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
-
-fn config(server: &RedisServer) -> ConfigBuilder {
-    Config::builder()
-        .url(server.url())
-        .stream(support::STREAM)
-        .group("workers")
-}
-
-async fn start(config: ConfigBuilder, gate: &Arc<Gate>) -> RpcChannel {
-    let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
-    let builder = RpcChannel::builder(io).serve(support::server(gate)).unwrap();
-    builder.start().await.unwrap()
-}
-
-/// Of workers whose death is noticed after a second.
-fn soon_dead(server: &RedisServer) -> ConfigBuilder {
-    config(server)
-        .heartbeat_interval(Duration::from_millis(100))
-        .death_time(Duration::from_secs(1))
-}
-
-/// A worker that dies with the runtime it is returned with.
-async fn start_on_its_own_runtime(config: ConfigBuilder, gate: &Arc<Gate>) -> (Runtime, RpcChannel) {
-    let (runtime, gate) = (Runtime::new().unwrap(), Arc::clone(gate));
-    let worker = runtime.spawn(async move { start(config, &gate).await });
-    let worker = worker.await.unwrap();
-    (runtime, worker)
-}
 
 /// The rows of XPENDING: id, consumer, idle time, deliveries.
 async fn pending(server: &RedisServer) -> Vec<(String, String, u64, u64)> {
@@ -60,7 +30,11 @@ async fn what_a_closing_worker_had_not_begun_keeps_its_attempt() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
         // 16 slots, and 2 more in the prefetch.
-        let config = || config(&server).concurrency(16).close_grace(Duration::from_millis(10));
+        let config = || {
+            worker_config(&server)
+                .concurrency(16)
+                .close_grace(Duration::from_millis(10))
+        };
         let echo = EchoClient::new(&client(&server, Mode::Group).await);
         let shut = Gate::new();
         let first = start(config(), &shut).await;

@@ -1,11 +1,11 @@
 //! What a job needs before its handler is called: that somebody still waits for it, its idempotency key, its arguments.
 
-use std::future::pending;
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Dispatcher, Job};
+use crate::handler::until;
 use crate::io::{Claim, KeyedRun};
 use crate::message::{FaultKind, Origin, Request};
 use crate::settlement::Slot;
@@ -40,12 +40,6 @@ impl Dispatcher {
         if !self.is_wanted(*slot, request, Instant::now()) {
             return None;
         }
-        let expired = async {
-            match request.deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             fetched = self.settlements.fetch(&request.arguments) => match fetched {
                 Ok(arguments) => {
@@ -62,7 +56,7 @@ impl Dispatcher {
             },
             () = self.abort.cancelled() => self.settlements.abandon(*slot, request.kind),
             () = self.cancellations.given_up(slot.call) => self.given_up(*slot),
-            () = expired => self.expired(*slot, request),
+            () = until(request.deadline) => self.expired(*slot, request),
         }
         None
     }

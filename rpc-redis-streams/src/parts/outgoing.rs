@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rpc_core::io::{Endpoint, Outgoing};
-use rpc_core::message::{Kind, Request, Target};
+use rpc_core::message::{Kind, Target};
 use rpc_core::{Mode, Payload};
 use tokio::time::{Instant, timeout_at};
 
@@ -106,13 +106,4 @@ async fn write(
     // What is under way then goes by itself.
     let written = timeout_at(deadline, io.write_parts(payload, keep)).await;
     written.unwrap_or(Err(NotWritten::Unwanted))
-}
-
-impl Shared {
-    /// Removes the arguments of a call that is not written, and has not been.
-    pub(crate) fn remove_unwritten(&self, request: &Request) {
-        if let Some(parts) = Parts::of(&request.arguments) {
-            self.remove(parts);
-        }
-    }
 }

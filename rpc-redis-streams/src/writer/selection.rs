@@ -13,6 +13,7 @@ use crate::backlog::Backlog;
 use crate::lifeline;
 use crate::outbox::{Message, size_of};
 use crate::parts;
+use crate::wire::Parts;
 
 /// What Redis could be thought to refuse for its size.
 const LARGE: usize = 256 << 10;
@@ -57,8 +58,10 @@ impl Writer {
 
     /// Removes what was stored of a request that is not written, unless it may have been.
     pub(super) fn remove_unwritten(&self, request: &Request) {
-        if !self.doubtful.contains(&request.sequence) {
-            self.io.remove_unwritten(request);
+        if let Some(parts) = Parts::of(&request.arguments)
+            && !self.doubtful.contains(&request.sequence)
+        {
+            self.io.remove(parts);
         }
     }
 

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rpc_core::{Mode, RpcChannel, service};
-use rpc_redis_streams::{Config, RedisStreamsIo};
+use rpc_redis_streams::{Config, ConfigBuilder, RedisStreamsIo};
 use tests::RedisServer;
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 pub(crate) const STREAM: &str = "faults";
@@ -119,7 +121,7 @@ impl Echo for Arc<Gate> {
     }
 
     async fn block(&self, ms: u64) -> u64 {
-        std::thread::sleep(std::time::Duration::from_millis(ms));
+        std::thread::sleep(Duration::from_millis(ms));
         ms
     }
 
@@ -152,4 +154,30 @@ pub(crate) async fn serve(redis: &RedisServer, mode: Mode, gate: &Arc<Gate>) -> 
 
 pub(crate) async fn client(server: &RedisServer, mode: Mode) -> RpcChannel {
     RpcChannel::open(connect(server, mode).await).await.unwrap()
+}
+
+/// Of a worker of the group that [`config`] names.
+pub(crate) fn worker_config(server: &RedisServer) -> ConfigBuilder {
+    Config::builder().url(server.url()).stream(STREAM).group("workers")
+}
+
+pub(crate) async fn start(config: ConfigBuilder, gate: &Arc<Gate>) -> RpcChannel {
+    let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+    let builder = RpcChannel::builder(io).serve(server(gate)).unwrap();
+    builder.start().await.unwrap()
+}
+
+/// Of workers whose death is noticed after a second.
+pub(crate) fn soon_dead(server: &RedisServer) -> ConfigBuilder {
+    worker_config(server)
+        .heartbeat_interval(Duration::from_millis(100))
+        .death_time(Duration::from_secs(1))
+}
+
+/// A worker that dies with the runtime it is returned with.
+pub(crate) async fn start_on_its_own_runtime(config: ConfigBuilder, gate: &Arc<Gate>) -> (Runtime, RpcChannel) {
+    let (runtime, gate) = (Runtime::new().unwrap(), Arc::clone(gate));
+    let worker = runtime.spawn(async move { start(config, &gate).await });
+    let worker = worker.await.unwrap();
+    (runtime, worker)
 }
