@@ -38,6 +38,8 @@ impl Bound {
 pub(crate) fn needed() -> (Vec<Contender>, Vec<Point>, Vec<String>) {
     let contenders = vec![
         Contender::Floor,
+        // Sets no bound, but shows what one caller can get at all.
+        Contender::FloorBlocking,
         Contender::Group,
         Contender::Unpacked,
         #[cfg(feature = "peers")]

@@ -29,12 +29,16 @@ pub(crate) async fn run(
             },
         )
     };
-    let group = |point: &Point| contenders.iter().map(|contender| named(*point, *contender)).collect();
+    let group = |point: &Point| {
+        let takes = |contender: &&Contender| contender.takes(point.callers);
+        let able = contenders.iter().filter(takes);
+        able.map(|contender| named(*point, *contender)).collect()
+    };
     let groups: Vec<Vec<Named>> = points.iter().map(group).collect();
     let samples = rounds::run(settings, &groups, rounds).await?;
-    let floor = contenders.iter().position(|contender| *contender == Contender::Floor);
     let mut rows = Vec::new();
     for (cases, samples) in groups.iter().zip(&samples) {
+        let floor = cases.iter().position(|(_, case)| case.contender == Contender::Floor);
         let floor = floor.map_or(&[][..], |floor| &samples[floor]);
         rows.extend(
             cases

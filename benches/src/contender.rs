@@ -9,6 +9,9 @@ pub(crate) enum Contender {
     /// Raw RESP without a library, the obvious design done well.
     #[value(name = "floor")]
     Floor,
+    /// One caller on a blocking socket, one worker likewise, and nothing else: what Redis and the kernel leave to be won.
+    #[value(name = "floor/blocking")]
+    FloorBlocking,
     /// This project, in a consumer group, with default settings.
     #[value(name = "ours/group")]
     Group,
@@ -71,9 +74,13 @@ impl Contender {
     /// What it needs.
     pub(crate) fn needs(self) -> Need {
         match self {
-            Self::Floor | Self::Group | Self::Unpacked | Self::MessagePack | Self::Broadcast | Self::Naive => {
-                Need::Redis
-            }
+            Self::Floor
+            | Self::FloorBlocking
+            | Self::Group
+            | Self::Unpacked
+            | Self::MessagePack
+            | Self::Broadcast
+            | Self::Naive => Need::Redis,
             Self::Unix => Need::RedisUnix,
             #[cfg(feature = "peers")]
             Self::Nats => Need::Nats,
@@ -81,6 +88,12 @@ impl Contender {
             Self::Tarpc | Self::Tonic | Self::Jsonrpsee => Need::None,
         }
     }
+
+    /// Whether it can have as many callers.
+    pub(crate) fn takes(self, callers: usize) -> bool {
+        self != Self::FloorBlocking || callers == 1
+    }
+
     /// Why it can't take part on this machine, if it can't.
     pub(crate) fn missing(self) -> Option<&'static str> {
         match self {

@@ -85,7 +85,9 @@ fn draw_chart<'a>(
 
     let mut names: Vec<&str> = Vec::new();
     for row in rows {
-        if !names.contains(&row.name.as_str()) {
+        // Who takes one caller only has no line.
+        let is_line = rows.iter().filter(|other| other.name == row.name).count() > 1;
+        if is_line && !names.contains(&row.name.as_str()) {
             names.push(&row.name);
         }
     }

@@ -111,6 +111,7 @@ impl Task {
         let address = self.address.as_str();
         match self.case.contender {
             Contender::Floor => floor::serve(address).await,
+            Contender::FloorBlocking => floor::blocking::serve(address).await,
             Contender::Naive => naive::serve(address).await,
             #[cfg(feature = "peers")]
             Contender::Nats => peers::nats::serve(address).await,
@@ -137,6 +138,7 @@ impl Measure {
                 let clients = floor::connect_all(address, "inbox", case.shape.sessions).await?;
                 self.with(&clients).await
             }
+            Contender::FloorBlocking => self.with(&[floor::blocking::Client::connect(address, "inbox")?]).await,
             Contender::Naive => self.with(&[naive::Client::connect(address, "inbox").await?]).await,
             #[cfg(feature = "peers")]
             Contender::Nats => self.with(&[peers::nats::Client::connect(address).await?]).await,

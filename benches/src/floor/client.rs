@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::entries::{Reader, number};
 use super::outbox::{Outbox, or_die};
-use super::{BLOCK, REQUESTS, TRIM_EVERY, connect, request};
+use super::{REQUESTS, TRIM_EVERY, connect, read_replies, request};
 use crate::load::Echo;
 
 /// Where the replies of a client go: tells the clients of one stream apart, so it must differ between them.
@@ -45,10 +45,7 @@ impl Client {
         let mut read = Vec::new();
         loop {
             read.clear();
-            request::command(
-                &mut read,
-                &[b"XREAD", b"BLOCK", BLOCK.as_bytes(), b"STREAMS", inbox, &last],
-            );
+            read_replies(&mut read, inbox, &last);
             let entries = reader.read(&read).await?;
             let Some(newest) = entries.last() else { continue };
             last = Bytes::copy_from_slice(&newest.id);

@@ -40,15 +40,8 @@ impl Reader {
                 let read = self.socket.read_buf(&mut self.buffer).await?;
                 ensure!(read > 0, "Redis closed the connection for reading");
             }
-            match entries(&self.buffer) {
-                Ok((places, end)) => {
-                    let bytes = self.buffer.split_to(end).freeze();
-                    let entry = |(id, value)| Entry {
-                        id: bytes.slice(id),
-                        value: bytes.slice(value),
-                    };
-                    return Ok(places.into_iter().map(entry).collect());
-                }
+            match take(&mut self.buffer) {
+                Ok(entries) => return Ok(entries),
                 Err(Stop::Incomplete(length)) => needed = length,
                 Err(Stop::Unexpected(error)) => return Err(error),
             }
@@ -59,10 +52,21 @@ impl Reader {
 type Place = Range<usize>;
 
 /// Why an answer was not read to its end.
-enum Stop {
+pub(super) enum Stop {
     /// At least so many bytes are needed.
     Incomplete(usize),
     Unexpected(anyhow::Error),
+}
+
+/// Takes the answer to a read from the front of what was received.
+pub(super) fn take(received: &mut BytesMut) -> Result<Vec<Entry>, Stop> {
+    let (places, end) = entries(received)?;
+    let bytes = received.split_to(end).freeze();
+    let entry = |(id, value)| Entry {
+        id: bytes.slice(id),
+        value: bytes.slice(value),
+    };
+    Ok(places.into_iter().map(entry).collect())
 }
 
 /// Where the ids and values are, and where the answer ends.

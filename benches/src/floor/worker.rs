@@ -5,35 +5,18 @@ use tokio::time::Instant;
 
 use super::entries::Reader;
 use super::outbox::Outbox;
-use super::{BLOCK, GROUP, REQUESTS, TRIM_EVERY, connect, request};
+use super::{GROUP, REQUESTS, TRIM_EVERY, connect, read_requests, request};
 use crate::consumer_group;
 use crate::tasks::ready;
-
-/// How many entries one read takes at most.
-const COUNT: &str = "64";
 
 /// Reads requests as a consumer of the group and answers each with what it carries.
 pub(crate) async fn serve(address: &str) -> anyhow::Result<()> {
     consumer_group::create(address, REQUESTS, GROUP).await?;
     let mut reader = Reader::new(connect(address).await?);
     let outbox = Outbox::start(connect(address).await?);
-    let consumer = std::process::id().to_string();
     let [requests, group] = [REQUESTS.as_bytes(), GROUP.as_bytes()];
     let mut read = Vec::new();
-    let arguments: [&[u8]; 11] = [
-        b"XREADGROUP",
-        b"GROUP",
-        group,
-        consumer.as_bytes(),
-        b"COUNT",
-        COUNT.as_bytes(),
-        b"BLOCK",
-        BLOCK.as_bytes(),
-        b"STREAMS",
-        requests,
-        b">",
-    ];
-    request::command(&mut read, &arguments);
+    read_requests(&mut read);
 
     ready("");
     let mut trimmed = Instant::now();
@@ -66,7 +49,7 @@ pub(crate) async fn serve(address: &str) -> anyhow::Result<()> {
 }
 
 /// The inbox that a request names, and what goes there: its number and its payload.
-fn reply(request: &[u8]) -> anyhow::Result<(&[u8], &[u8])> {
+pub(super) fn reply(request: &[u8]) -> anyhow::Result<(&[u8], &[u8])> {
     let space = request
         .iter()
         .position(|byte| *byte == b' ')
