@@ -90,6 +90,6 @@ async fn main() -> anyhow::Result<()> {
             client(101).await?;
             client(50).await
         }
-        _ => anyhow::bail!("say `server` or `client`"),
+        _ => anyhow::bail!("cargo run --example bidirectional -- server    (or client; REDIS_URL says where Redis is)"),
     }
 }

@@ -92,6 +92,8 @@ async fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("subscriber") => subscriber().await,
         Some("publisher") => publisher().await,
-        _ => anyhow::bail!("say `subscriber` or `publisher`"),
+        _ => anyhow::bail!(
+            "cargo run --example broadcast -- subscriber    (or publisher; REDIS_URL says where Redis is)"
+        ),
     }
 }

@@ -82,6 +82,6 @@ async fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("worker") => worker().await,
         Some("client") => client().await,
-        _ => anyhow::bail!("say `worker` or `client`"),
+        _ => anyhow::bail!("cargo run --example calculator -- worker    (or client; REDIS_URL says where Redis is)"),
     }
 }

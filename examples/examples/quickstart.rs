@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     println!(
         "after close: {}",
         calculator
-            .with_timeout(std::time::Duration::from_millis(100))
+            .with_timeout(std::time::Duration::from_secs(3))
             .add(2, 3)
             .await
             .unwrap_err()

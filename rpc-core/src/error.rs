@@ -35,7 +35,7 @@ pub enum CallError<E = Infallible> {
     /// No live server serves the method; nothing was sent.
     #[error(
         "{method}: no live server serves it ({}); start one, compare the names of stream and service, or have calls wait \
-         for servers to come with `fail_fast(false)`", listed(.served)
+         for servers to come with `fail_fast(false)` on the client", listed(.served)
     )]
     NoWorkers {
         /// The method that was called.

@@ -115,14 +115,12 @@ impl Roster {
     }
 
     /// What is known of the servers of `service`, for a person.
-    pub(crate) fn standing(&self, service: &str) -> Standing {
-        Standing {
-            servers: self
-                .last
-                .as_ref()
-                .map(|last| last.servers.get(service).copied().unwrap_or(0)),
-            backlog: self.last.as_ref().and_then(|last| last.backlog),
-        }
+    pub(crate) fn standing(&self, service: &str, now: Instant) -> Standing {
+        Standing(self.last.as_ref().map(|last| Seen {
+            servers: last.servers.get(service).copied().unwrap_or(0),
+            backlog: last.backlog,
+            age: now - last.at,
+        }))
     }
 
     /// The services that are served, for a person who has misspelt one.
@@ -133,28 +131,38 @@ impl Roster {
     }
 }
 
-/// How many live servers a service has, and how many requests wait: as last seen. Shown with what to do about it.
+/// How many live servers a service has, and how many requests wait: as last seen, if ever. Shown with what to do about it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    servers: Option<usize>,
+pub(crate) struct Standing(Option<Seen>);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    servers: usize,
     backlog: Option<u64>,
+    /// Servers may have come or gone since.
+    age: Duration,
 }
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.servers {
+        match &self.0 {
             None => f.write_str("how many servers live is not known")?,
-            Some(0) => f.write_str("no live server serves it")?,
-            Some(1) => f.write_str("1 live server serves it")?,
-            Some(n) => write!(f, "{n} live servers serve it")?,
+            Some(Seen { servers, backlog, age }) => {
+                match servers {
+                    0 => f.write_str("no live server serves it"),
+                    1 => f.write_str("1 live server serves it"),
+                    n => write!(f, "{n} live servers serve it"),
+                }?;
+                match backlog {
+                    None => Ok(()),
+                    Some(1) => f.write_str(", 1 request waits in the stream"),
+                    Some(n) => write!(f, ", {n} requests wait in the stream"),
+                }?;
+                write!(f, " (seen {:.1} s ago)", age.as_secs_f32())?;
+            }
         }
-        match self.backlog {
-            None => Ok(()),
-            Some(1) => f.write_str(", 1 request waits in the stream"),
-            Some(n) => write!(f, ", {n} requests wait in the stream"),
-        }?;
-        match self.servers {
-            Some(0) => f.write_str("; start one"),
+        match &self.0 {
+            Some(Seen { servers: 0, .. }) => f.write_str("; start one"),
             _ => f.write_str("; give it longer with `with_timeout` on the client, or add servers if many wait"),
         }
     }
@@ -265,15 +273,16 @@ mod tests {
         let now = Instant::now();
         let mut roster = Roster::new(now);
         assert_eq!(
-            roster.standing("calc").to_string(),
+            roster.standing("calc", now).to_string(),
             "how many servers live is not known; give it longer with `with_timeout` on the client, or add servers if many wait"
         );
         roster.looked(Servers::from_iter([("calc".to_owned(), 2)]), Some(7), now);
-        let text = "2 live servers serve it, 7 requests wait in the stream; \
+        let now = now + Duration::from_millis(1234);
+        let text = "2 live servers serve it, 7 requests wait in the stream (seen 1.2 s ago); \
                     give it longer with `with_timeout` on the client, or add servers if many wait";
-        assert_eq!(roster.standing("calc").to_string(), text);
-        let text = "no live server serves it, 7 requests wait in the stream; start one";
-        assert_eq!(roster.standing("other").to_string(), text);
+        assert_eq!(roster.standing("calc", now).to_string(), text);
+        let text = "no live server serves it, 7 requests wait in the stream (seen 1.2 s ago); start one";
+        assert_eq!(roster.standing("other", now).to_string(), text);
     }
 
     proptest! {

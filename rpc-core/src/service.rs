@@ -147,7 +147,10 @@ impl Services {
                 let names: Vec<_> = self.descriptors.iter().map(|(d, _)| d.name()).collect();
                 match names[..] {
                     [] => "this channel serves nothing".to_owned(),
-                    _ => format!("this server serves {}", names.join(", ")),
+                    _ => format!(
+                        "this server serves {} and not {service}, which all workers of a group have to serve alike",
+                        names.join(", ")
+                    ),
                 }
             }
         };

@@ -302,6 +302,12 @@ impl Drop for Alive {
     fn drop(&mut self) {
         // One that is closing does so to its end.
         if !self.shared.closing.load(Ordering::Acquire) {
+            if !self.shared.dispatcher.services().on_stream().is_empty() {
+                tracing::warn!(
+                    session = %self.shared.io.session(),
+                    "a channel that serves was dropped without `close()`: what it runs ends here, and callers learn of it late"
+                );
+            }
             self.shared.abort();
         }
     }

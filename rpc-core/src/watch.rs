@@ -65,7 +65,7 @@ impl Shared {
 
     /// What is known of those who serve `method`, for a person.
     pub(crate) fn standing(&self, method: &str) -> Standing {
-        self.roster().standing(service_of(method))
+        self.roster().standing(service_of(method), Instant::now())
     }
 
     /// The services that somebody serves, for a person.

@@ -120,6 +120,11 @@ impl Connector {
                 // Of a server that has no password, or refuses this one.
                 "WRONGPASS" | "NOAUTH" | "NOPERM" => self.denied(answer),
                 _ if answer.contains("AUTH") => self.denied(answer),
+                _ if answer.contains("out of range") => RedisStreamsError::NoDatabase {
+                    address: self.address.clone(),
+                    database: login.db(),
+                    reason: answer,
+                },
                 _ => RedisStreamsError::CommandRefused {
                     command: "SELECT",
                     answer,
@@ -159,7 +164,14 @@ impl Connector {
         if refused.contains(&error.kind()) && !matches!(self.info.addr(), ConnectionAddr::TcpTls { .. })
             || error.kind() == io::ErrorKind::ConnectionRefused
         {
-            return RedisStreamsError::Refused { address };
+            let reason = match error.kind() {
+                io::ErrorKind::NotFound => "no such socket",
+                _ => "connection refused",
+            };
+            return RedisStreamsError::Refused {
+                address,
+                reason: reason.to_owned(),
+            };
         }
         if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } = self.info.addr()
             && let Ok(Err(_)) = timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await

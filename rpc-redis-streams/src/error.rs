@@ -11,10 +11,12 @@ use rpc_core::{IoError, Mode};
 #[non_exhaustive]
 pub enum RedisStreamsError {
     /// Nothing listens there.
-    #[error("no redis at {address}: connection refused; start a redis-server there, or correct the `url`")]
+    #[error("no redis at {address}: {reason}; start a redis-server there, or correct the `url`")]
     Refused {
         /// The address, without credentials.
         address: String,
+        /// What the system said, in short.
+        reason: String,
     },
 
     /// The host's name has no address.
@@ -41,6 +43,19 @@ pub enum RedisStreamsError {
     Authentication {
         /// The address, without credentials.
         address: String,
+        /// What Redis said.
+        reason: String,
+    },
+
+    /// The server has fewer databases.
+    #[error(
+        "{address} has no database {database}: {reason}; correct the number at the end of the `url`, or raise `databases` of the server"
+    )]
+    NoDatabase {
+        /// The address, without credentials.
+        address: String,
+        /// The number that the `url` asks for.
+        database: i64,
         /// What Redis said.
         reason: String,
     },

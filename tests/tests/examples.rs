@@ -26,7 +26,7 @@ macro_rules! examples {
 examples! {
     quickstart => async || {
         let lines = run(Process::example("quickstart")).await;
-        assert_has(&lines, &["2 + 3 = 5", "1 / 4 = 0.25", "1 / 0: ", "division by zero", "after close: "]);
+        assert_has(&lines, &["2 + 3 = 5", "1 / 4 = 0.25", "1 / 0: ", "division by zero", "after close: ", "no live server serves it"]);
     };
 
     calculator => async || {

@@ -49,6 +49,7 @@ async fn each_kind_of_wrong_server_has_an_error_of_its_own() {
 
         let no_socket = refusal(Config::builder().url("unix:///nowhere/redis.sock")).await;
         assert!(matches!(no_socket, RedisStreamsError::Refused { .. }), "{no_socket:?}");
+        assert!(no_socket.to_string().contains("no such socket"), "{no_socket}");
 
         let unknown = refusal(Config::builder().url("redis://no-such-host.invalid:6379")).await;
         assert!(matches!(unknown, RedisStreamsError::UnknownHost { .. }), "{unknown:?}");
@@ -96,6 +97,21 @@ async fn a_login_is_needed_where_redis_asks_for_one() {
             .await
             .unwrap();
         assert!(!format!("{io:?}").contains("s3cret"), "{io:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_the_server_has_not_is_named() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let url = format!("redis://127.0.0.1:{}/99", server.port());
+        let error = refusal(Config::builder().url(url)).await;
+        assert!(
+            matches!(error, RedisStreamsError::NoDatabase { database: 99, .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("has no database 99"), "{error}");
     })
     .await;
 }

@@ -270,3 +270,26 @@ async fn a_server_that_cannot_beat_says_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_channel_that_serves_and_is_dropped_without_closing_is_reported() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::start().await;
+        let serve = async || {
+            let config = Config::builder().url(server.url()).stream("dropped").group("workers");
+            let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+            let builder = RpcChannel::builder(io).serve(support::server(&Gate::new())).unwrap();
+            builder.start().await.unwrap()
+        };
+        let (dropped, closed) = (serve().await, serve().await);
+        let reports = |channel: &RpcChannel| (channel.session_id().to_string(), "dropped without `close()`");
+        let ((of_dropped, said), (of_closed, _)) = (reports(&dropped), reports(&closed));
+        drop(dropped);
+        closed.close().await;
+        drop(closed);
+        assert_eq!(log.lines(&[said, &of_dropped]).len(), 1);
+        assert!(log.lines(&[said, &of_closed]).is_empty());
+    })
+    .await;
+}

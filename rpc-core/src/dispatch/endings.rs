@@ -112,7 +112,7 @@ impl Dispatcher {
             Outcome::Fault(fault) if misunderstood => format!("bad arguments: {}", fault.message),
             Outcome::Fault(fault) => format!("the handler failed: {}: {}", fault.kind.name(), fault.message),
             // The error itself may hold what does not belong here.
-            _ => "the handler returned an error".to_owned(),
+            _ => "the handler returned an error, which is not kept here: log it in the handler".to_owned(),
         };
         self.settlements.keep(job.slot, &job.request, reason, None);
     }
