@@ -145,26 +145,22 @@ struct Seen {
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            None => f.write_str("how many servers live is not known")?,
-            Some(Seen { servers, backlog, age }) => {
-                match servers {
-                    0 => f.write_str("no live server serves it"),
-                    1 => f.write_str("1 live server serves it"),
-                    n => write!(f, "{n} live servers serve it"),
-                }?;
-                match backlog {
-                    None => Ok(()),
-                    Some(1) => f.write_str(", 1 request waits in the stream"),
-                    Some(n) => write!(f, ", {n} requests wait in the stream"),
-                }?;
-                write!(f, " (seen {:.1} s ago)", age.as_secs_f32())?;
-            }
-        }
-        match &self.0 {
-            Some(Seen { servers: 0, .. }) => f.write_str("; start one"),
-            _ => f.write_str("; give it longer with `with_timeout` on the client, or add servers if many wait"),
-        }
+        const GIVE_IT_LONGER: &str = "; give it longer with `with_timeout` on the client, or add servers if many wait";
+        let Some(Seen { servers, backlog, age }) = &self.0 else {
+            return write!(f, "how many servers live is not known{GIVE_IT_LONGER}");
+        };
+        match servers {
+            0 => f.write_str("no live server serves it"),
+            1 => f.write_str("1 live server serves it"),
+            n => write!(f, "{n} live servers serve it"),
+        }?;
+        match backlog {
+            None => Ok(()),
+            Some(1) => f.write_str(", 1 request waits in the stream"),
+            Some(n) => write!(f, ", {n} requests wait in the stream"),
+        }?;
+        write!(f, " (seen {:.1} s ago)", age.as_secs_f32())?;
+        f.write_str(if *servers == 0 { "; start one" } else { GIVE_IT_LONGER })
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use bytes::{Bytes, BytesMut};
 
 use super::entries::{Entry, Stop, take};
@@ -76,24 +76,26 @@ impl Connection {
                 self.received.truncate(length + read);
                 ensure!(read > 0, "Redis closed the connection");
             }
-            while self.lines > 0 {
-                let Some(end) = self.received.iter().position(|byte| *byte == b'\n') else {
-                    break;
-                };
-                ensure!(self.received[0] != b'-', "Redis refused a command");
-                let _ = self.received.split_to(end + 1);
-                self.lines -= 1;
-            }
-            if self.lines > 0 || self.received.is_empty() {
-                needed = self.received.len() + 1;
-                continue;
-            }
-            match take(&mut self.received) {
+            match self.take_answers() {
                 Ok(entries) => return Ok(entries),
                 Err(Stop::Incomplete(length)) => needed = length,
                 Err(Stop::Unexpected(error)) => return Err(error),
             }
         }
+    }
+
+    /// Skips what was answered to the commands in front of the read, and takes its entries.
+    fn take_answers(&mut self) -> Result<Vec<Entry>, Stop> {
+        while self.lines > 0 {
+            let end = self.received.iter().position(|byte| *byte == b'\n');
+            let end = end.ok_or(Stop::Incomplete(self.received.len() + 1))?;
+            let line = self.received.split_to(end + 1);
+            if line[0] == b'-' {
+                return Err(Stop::Unexpected(anyhow!("Redis refused a command")));
+            }
+            self.lines -= 1;
+        }
+        take(&mut self.received)
     }
 }
 
@@ -102,11 +104,13 @@ pub(crate) async fn serve(address: &str) -> anyhow::Result<()> {
     consumer_group::create(address, REQUESTS, GROUP).await?;
     let mut connection = Connection::open(address)?;
     let [requests, group] = [REQUESTS.as_bytes(), GROUP.as_bytes()];
+    let mut read = Vec::new();
+    read_requests(&mut read);
     // The runtime is to see that this process is asked to end.
     tokio::task::spawn_blocking(move || {
         ready("");
         loop {
-            read_requests(&mut connection.commands);
+            connection.commands.extend_from_slice(&read);
             for entry in connection.exchange()? {
                 let (inbox, reply) = reply(&entry.value)?;
                 connection.add(inbox, &[reply]);
