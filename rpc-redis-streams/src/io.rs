@@ -12,6 +12,7 @@ use rpc_core::{ChannelSettings, IoError, Mode, Payload, RpcIo, ServiceDescriptor
 use tokio::time::timeout;
 
 use crate::backlog;
+use crate::busy_poll;
 use crate::config::Config;
 use crate::connector::Connector;
 use crate::dedupe;
@@ -191,6 +192,7 @@ impl RpcIo for RedisStreamsIo {
             None => io.group_drained.cancel(),
         }
         lifeline::spawn(io, inbox_reader.run());
+        lifeline::spawn(io, busy_poll::run(Arc::clone(io), endpoint.clone()));
         lifeline::spawn(io, Writer::new(Arc::clone(io), endpoint, connection, agreement).run());
         Ok(())
     }

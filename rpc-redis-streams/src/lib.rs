@@ -14,6 +14,7 @@ mod abandoned;
 mod appetite;
 mod backlog;
 mod bound;
+mod busy_poll;
 mod claim;
 mod clock;
 mod commands;

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::busy_poll::BusyPoll;
 use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::config::Config;
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     pub(crate) taken: Taken,
     /// Where the reader that has most to do with what is written offers its connection.
     pub(crate) fuse: Fuse,
+    pub(crate) busy_poll: BusyPoll,
     pub(crate) clock: Clock,
     /// How far the inbox has been read.
     pub(crate) inbox_cursor: Cursor,
@@ -122,6 +124,7 @@ impl Shared {
             large_replies: LargeReplies::default(),
             taken: Taken::default(),
             fuse: Fuse::default(),
+            busy_poll: BusyPoll::default(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
             estates: Arc::default(),

@@ -167,6 +167,9 @@ impl Writer {
         }
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
+        if requests > 0 {
+            self.io.busy_poll.expect_replies();
+        }
         let commands = &mut self.commands;
         // Whether nothing but the way and Redis takes time.
         let mut is_quick = commands.pieces().len() <= SMALL && !flush.brings_much();

@@ -68,6 +68,7 @@ pub struct Config {
     heartbeat_interval: Duration,
     death_time: Duration,
     max_pack: usize,
+    busy_poll: bool,
     settings: ChannelSettings,
 }
 
@@ -174,6 +175,12 @@ impl Config {
     #[must_use]
     pub fn max_pack(&self) -> usize {
         self.max_pack
+    }
+
+    /// Whether a thread that waits for replies looks for them for a while before it sleeps.
+    #[must_use]
+    pub fn busy_poll(&self) -> bool {
+        self.busy_poll
     }
 
     /// How many requests may wait for a handler.

@@ -32,6 +32,7 @@ fn defaults() {
     assert_eq!(config.heartbeat_interval(), Duration::from_secs(1));
     assert_eq!(config.death_time(), Duration::from_secs(5));
     assert_eq!(config.max_pack(), 16);
+    assert!(config.busy_poll());
     assert_eq!(config.max_queue_size(), 1000);
     assert_eq!(config.max_backlog(), 1_000_000);
     assert_eq!(config.max_payload_size(), 16 << 20);
@@ -63,6 +64,7 @@ fn the_three_ways_agree_in_group_mode() {
         .heartbeat_interval(Duration::from_millis(200))
         .death_time(Duration::from_secs(2))
         .max_pack(4)
+        .busy_poll(false)
         .max_queue_size(7)
         .concurrency(3)
         .call_timeout(Duration::from_secs(3600))
@@ -80,7 +82,7 @@ fn the_three_ways_agree_in_group_mode() {
     assert_eq!(built.mode(), Mode::Group);
 
     let options = "stream=%7Bcalc%7D&group=workers&consumer=me&max_len=5&block_timeout=250ms&connect_timeout=1m\
-                   &heartbeat_interval=200ms&death_time=2s&max_pack=4\
+                   &heartbeat_interval=200ms&death_time=2s&max_pack=4&busy_poll=false\
                    &max_queue_size=7&concurrency=3&call_timeout=1h&codec=json&close_grace=0s&max_backlog=77&max_payload_size=4096&max_deliveries=9&retry_backoff=5ms&fail_fast=false&receive_own=true\
                    &obey_close_signal=true";
     let url = format!("redis://u:p@example.com:7000/3?session_id={session}&{options}");
@@ -89,7 +91,7 @@ fn the_three_ways_agree_in_group_mode() {
     let table = format!(
         r#"{{ "url": "redis://u:p@example.com:7000/3", "stream": "{{calc}}", "group": "workers", "consumer": "me",
              "session_id": "{session}", "max_len": 5, "block_timeout": "250ms", "connect_timeout": "60s",
-             "heartbeat_interval": "200ms", "death_time": "2s", "max_pack": 4,
+             "heartbeat_interval": "200ms", "death_time": "2s", "max_pack": 4, "busy_poll": false,
              "max_queue_size": 7, "concurrency": "3", "call_timeout": "60m", "codec": "json", "close_grace": "0s", "max_backlog": 77, "max_payload_size": 4096, "max_deliveries": 9, "retry_backoff": "5ms", "fail_fast": false, "receive_own": true,
              "obey_close_signal": "true", "start": null }}"#
     );
@@ -321,7 +323,7 @@ fn unreadable_values_say_what_to_write() {
 #[test]
 fn unknown_and_repeated_options_are_refused() {
     let known = "known are url, stream, mode, group, consumer, session_id, start, max_len, block_timeout, \
-                 connect_timeout, heartbeat_interval, death_time, max_pack, max_queue_size, concurrency, call_timeout, codec, close_grace, max_backlog, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
+                 connect_timeout, heartbeat_interval, death_time, max_pack, busy_poll, max_queue_size, concurrency, call_timeout, codec, close_grace, max_backlog, max_payload_size, max_deliveries, retry_backoff, fail_fast, receive_own, \
                  obey_close_signal";
     let message = format!("unknown option \"timeout\"; {known}");
     assert_eq!(url_refused("redis://h?timeout=5s"), message);
