@@ -17,11 +17,14 @@ use tokio::task::yield_now;
 
 use crate::shared::Shared;
 
-/// For how long replies are waited for: several times what a call takes where the server is near.
+/// With few calls in flight, for how long their replies are waited for: several times what a call takes where the server is near.
+const FEW: usize = 32;
 const PATIENCE: Duration = Duration::from_micros(300);
 
-/// With more calls in flight than these, something comes all the time, and the CPU time that polling takes is missed elsewhere.
-const FEW: usize = 32;
+/// With some more, something comes so often that a short while is enough; with many, the CPU time that polling takes is missed
+/// elsewhere.
+const SOME: usize = 64;
+const SHORT_PATIENCE: Duration = Duration::from_micros(60);
 
 /// So many losses in a row turn it off for 2^7 - 1 waits.
 const MOST_LOSSES: u32 = 7;
@@ -67,20 +70,31 @@ async fn poll(io: &Shared, endpoint: &dyn Endpoint, odds: &mut Odds) {
     let read = || io.inbox_cursor.get();
     let mut wait = Wait::begin(read(), Instant::now(), worked());
     // Without a verdict where nothing is in flight any more: what was waited for has come.
-    while (1..=FEW).contains(&endpoint.in_flight()) {
+    while let Some(patience) = patience(endpoint.in_flight()) {
         // `yield_now` and not `let_others_run`: it has the runtime look for IO each time.
         yield_now().await;
         // Whoever has nothing to do but wait is not to keep Redis or a worker from this CPU.
         std::thread::yield_now();
         let now = Instant::now();
-        match wait.look(read(), now, worked) {
+        match wait.look(patience, read(), now, worked) {
             Look::Nothing => {}
             Look::Won => {
                 odds.won();
                 wait = Wait::begin(read(), now, worked());
             }
+            // A short while costs little, and says little.
+            Look::Lost if patience < PATIENCE => return,
             Look::Lost => return odds.lost(),
         }
+    }
+}
+
+/// How long to wait for the next replies with so many calls in flight, if at all.
+fn patience(in_flight: usize) -> Option<Duration> {
+    match in_flight {
+        1..=FEW => Some(PATIENCE),
+        0 => None,
+        _ => (in_flight <= SOME).then_some(SHORT_PATIENCE),
     }
 }
 
@@ -134,10 +148,10 @@ impl Wait {
 
     /// The inbox has been read up to `read`. The wait is won if that is further than before, and lost if it takes too long, or
     /// others had the CPU for most of it: they need it more, and where nobody sleeps nobody has to be kept awake.
-    fn look(&self, read: EntryId, now: Instant, worked: impl FnOnce() -> Option<Duration>) -> Look {
+    fn look(&self, patience: Duration, read: EntryId, now: Instant, worked: impl FnOnce() -> Option<Duration>) -> Look {
         let waited = now - self.since;
         if read == self.read {
-            return if waited < PATIENCE { Look::Nothing } else { Look::Lost };
+            return if waited < patience { Look::Nothing } else { Look::Lost };
         }
         let ours = worked()
             .zip(self.worked)
@@ -191,7 +205,7 @@ mod tests {
         let since = Instant::now();
         let wait = Wait::begin(BEFORE, since, Some(Duration::from_micros(7)));
         let worked = Duration::from_micros(7 + worked);
-        wait.look(read, since + Duration::from_micros(waited), || Some(worked))
+        wait.look(PATIENCE, read, since + Duration::from_micros(waited), || Some(worked))
     }
 
     #[test]
@@ -202,6 +216,13 @@ mod tests {
         assert_eq!(look(AFTER, 100, 50), Look::Won);
         assert_eq!(look(AFTER, 100, 49), Look::Lost);
         assert_eq!(look(AFTER, 0, 0), Look::Won, "it had come already");
+    }
+
+    #[test]
+    fn the_more_calls_are_in_flight_the_less_it_is_worth() {
+        let patiences = [0, 1, FEW, FEW + 1, SOME, SOME + 1].map(patience);
+        let (long, short) = (Some(PATIENCE), Some(SHORT_PATIENCE));
+        assert_eq!(patiences, [None, long, long, short, short, None]);
     }
 
     #[test]

@@ -247,9 +247,9 @@ impl ConfigBuilder {
     /// Whether a thread that waits for replies looks for them for a while before it sleeps.
     ///
     /// It costs CPU time in which nothing else could be done, and saves the waking of the thread and of its CPU, which can take
-    /// longer than the call. Only in runtimes of one thread (`#[tokio::main(flavor = "current_thread")]`), on Linux, with up
-    /// to 32 calls in flight, and for 300 µs at a time; where replies take longer, or others need the CPU, it is tried ever more
-    /// rarely, down to once in 128 writes. Default: yes.
+    /// longer than the call. Only in runtimes of one thread (`#[tokio::main(flavor = "current_thread")]`), on Linux, and for
+    /// 300 µs at a time with up to 32 calls in flight, 60 µs with up to 64; where replies take longer, or others need the CPU,
+    /// it is tried ever more rarely, down to once in 128 writes. Default: yes.
     pub fn busy_poll(mut self, poll: bool) -> Self {
         self.busy_poll = Some(poll);
         self
