@@ -6,57 +6,43 @@
 //! same, so that nothing is polled there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Notify;
+use tokio::sync::Mutex;
 use tokio::task::yield_now;
 
 use crate::shared::Shared;
 
-/// With few calls in flight, for how long their replies are waited for: several times what a call takes where the server is near.
-const FEW: usize = 32;
+/// For how long the replies of so few calls are waited for: several times what a call takes where the server is near.
 const PATIENCE: Duration = Duration::from_micros(300);
+const FEW: usize = 32;
 
-/// With some more, something comes so often that a short while is enough; with many, the CPU time that polling takes is missed
-/// elsewhere.
-const SOME: usize = 64;
+/// For how long with some more: something comes so often that a short while is enough. With many, the CPU time that polling
+/// takes is missed elsewhere.
 const SHORT_PATIENCE: Duration = Duration::from_micros(60);
+const SOME: usize = 64;
 
 /// So many losses in a row turn it off for 2^7 - 1 waits.
 const MOST_LOSSES: u32 = 7;
 
-/// Another channel of this process is polling: one thread that is awake is enough.
-static POLLING: AtomicBool = AtomicBool::new(false);
-
-/// Where the writer says that replies are to be expected.
-#[derive(Debug, Default)]
-pub(crate) struct BusyPoll {
-    expected: Notify,
-}
-
-impl BusyPoll {
-    /// Requests are being written.
-    pub(crate) fn expect_replies(&self) {
-        self.expected.notify_one();
-    }
-}
+/// Held by the one channel of this process that polls: one thread that is awake is enough.
+static POLLING: Mutex<()> = Mutex::const_new(());
 
 /// Polls whenever it is likely to pay, until the IO is stopped.
 pub(crate) async fn run(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>) {
     let sleeps_for_io = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-    if !io.config.busy_poll() || !sleeps_for_io || worked().is_none() {
+    if !io.config.busy_poll() || !sleeps_for_io || !cfg!(target_os = "linux") {
         return;
     }
     let poll = async {
         let mut odds = Odds::default();
         loop {
-            io.busy_poll.expected.notified().await;
+            io.replies_expected.notified().await;
             if odds.are_good()
-                && let Some(_turn) = Turn::take()
+                && let Ok(_polling) = POLLING.try_lock()
             {
                 poll(&io, &*endpoint, &mut odds).await;
             }
@@ -67,20 +53,23 @@ pub(crate) async fn run(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>) {
 
 /// Keeps the runtime awake while replies come soon.
 async fn poll(io: &Shared, endpoint: &dyn Endpoint, odds: &mut Odds) {
-    let read = || io.inbox_cursor.get();
-    let mut wait = Wait::begin(read(), Instant::now(), worked());
+    let begin = || Wait {
+        read: io.inbox_cursor.get(),
+        since: Instant::now(),
+        worked: worked(),
+    };
+    let mut wait = begin();
     // Without a verdict where nothing is in flight any more: what was waited for has come.
     while let Some(patience) = patience(endpoint.in_flight()) {
         // `yield_now` and not `let_others_run`: it has the runtime look for IO each time.
         yield_now().await;
         // Whoever has nothing to do but wait is not to keep Redis or a worker from this CPU.
         std::thread::yield_now();
-        let now = Instant::now();
-        match wait.look(patience, read(), now, worked) {
+        match wait.look(patience, io.inbox_cursor.get(), Instant::now(), worked) {
             Look::Nothing => {}
             Look::Won => {
                 odds.won();
-                wait = Wait::begin(read(), now, worked());
+                wait = begin();
             }
             // A short while costs little, and says little.
             Look::Lost if patience < PATIENCE => return,
@@ -98,30 +87,15 @@ fn patience(in_flight: usize) -> Option<Duration> {
     }
 }
 
-/// How much CPU time this thread has taken, where the system tells.
-fn worked() -> Option<Duration> {
+/// How much CPU time this thread has taken; always the same where the system does not tell, so that no wait is won.
+fn worked() -> Duration {
     #[cfg(target_os = "linux")]
     {
         use nix::time::{ClockId, clock_gettime};
-        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from)
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
     }
     #[cfg(not(target_os = "linux"))]
-    None
-}
-
-/// The right to poll, until it is dropped.
-struct Turn;
-
-impl Turn {
-    fn take() -> Option<Self> {
-        (!POLLING.swap(true, Ordering::AcqRel)).then_some(Self)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        POLLING.store(false, Ordering::Release);
-    }
+    Duration::ZERO
 }
 
 /// One wait for replies.
@@ -130,7 +104,7 @@ struct Wait {
     /// How far the inbox had been read, when, and after how much CPU time of this thread.
     read: EntryId,
     since: Instant,
-    worked: Option<Duration>,
+    worked: Duration,
 }
 
 /// How a wait goes.
@@ -142,24 +116,15 @@ enum Look {
 }
 
 impl Wait {
-    fn begin(read: EntryId, since: Instant, worked: Option<Duration>) -> Self {
-        Self { read, since, worked }
-    }
-
     /// The inbox has been read up to `read`. The wait is won if that is further than before, and lost if it takes too long, or
     /// others had the CPU for most of it: they need it more, and where nobody sleeps nobody has to be kept awake.
-    fn look(&self, patience: Duration, read: EntryId, now: Instant, worked: impl FnOnce() -> Option<Duration>) -> Look {
+    fn look(&self, patience: Duration, read: EntryId, now: Instant, worked: impl FnOnce() -> Duration) -> Look {
         let waited = now - self.since;
         if read == self.read {
             return if waited < patience { Look::Nothing } else { Look::Lost };
         }
-        let ours = worked()
-            .zip(self.worked)
-            .map(|(now, before)| now.saturating_sub(before));
-        match ours {
-            Some(ours) if 2 * ours >= waited => Look::Won,
-            _ => Look::Lost,
-        }
+        let ours = worked().saturating_sub(self.worked);
+        if 2 * ours >= waited { Look::Won } else { Look::Lost }
     }
 }
 
@@ -203,9 +168,13 @@ mod tests {
     /// After `waited` microseconds, of which this thread has had the CPU for `worked`.
     fn look(read: EntryId, waited: u64, worked: u64) -> Look {
         let since = Instant::now();
-        let wait = Wait::begin(BEFORE, since, Some(Duration::from_micros(7)));
+        let wait = Wait {
+            read: BEFORE,
+            since,
+            worked: Duration::from_micros(7),
+        };
         let worked = Duration::from_micros(7 + worked);
-        wait.look(PATIENCE, read, since + Duration::from_micros(waited), || Some(worked))
+        wait.look(PATIENCE, read, since + Duration::from_micros(waited), || worked)
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use redis::Pipeline;
 use rpc_core::SessionId;
 use rpc_core::io::Endpoint;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::busy_poll::BusyPoll;
 use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::config::Config;
@@ -65,7 +64,8 @@ pub(crate) struct Shared {
     pub(crate) taken: Taken,
     /// Where the reader that has most to do with what is written offers its connection.
     pub(crate) fuse: Fuse,
-    pub(crate) busy_poll: BusyPoll,
+    /// Signalled when requests are written.
+    pub(crate) replies_expected: Notify,
     pub(crate) clock: Clock,
     /// How far the inbox has been read.
     pub(crate) inbox_cursor: Cursor,
@@ -124,7 +124,7 @@ impl Shared {
             large_replies: LargeReplies::default(),
             taken: Taken::default(),
             fuse: Fuse::default(),
-            busy_poll: BusyPoll::default(),
+            replies_expected: Notify::new(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),
             estates: Arc::default(),

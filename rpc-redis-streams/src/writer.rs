@@ -168,7 +168,7 @@ impl Writer {
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
         if requests > 0 {
-            self.io.busy_poll.expect_replies();
+            self.io.replies_expected.notify_one();
         }
         let commands = &mut self.commands;
         // Whether nothing but the way and Redis takes time.

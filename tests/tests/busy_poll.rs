@@ -6,8 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use rpc_core::RpcChannel;
-use rpc_redis_streams::{Config, RedisStreamsIo};
+use rpc_core::Mode;
 use rustix::time::{ClockId, clock_gettime};
 use support::{EchoClient, Gate};
 use tests::{RedisServer, eventually, within};
@@ -18,14 +17,6 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// How long a reply is to be waited for.
 const LONG: Duration = Duration::from_secs(2);
-
-async fn connect(server: &RedisServer) -> RedisStreamsIo {
-    let config = Config::builder()
-        .url(server.url())
-        .stream(support::STREAM)
-        .group("workers");
-    RedisStreamsIo::connect(config.build().unwrap()).await.unwrap()
-}
 
 /// How much CPU time this thread has taken.
 fn worked() -> Duration {
@@ -38,9 +29,8 @@ async fn waiting_for_a_slow_reply_takes_next_to_no_cpu_time() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
         let gate = Gate::new();
-        let builder = RpcChannel::builder(connect(&server).await);
-        let _worker = builder.serve(support::server(&gate)).unwrap().start().await.unwrap();
-        let client = RpcChannel::open(connect(&server).await).await.unwrap();
+        let _worker = support::serve(&server, Mode::Group, &gate).await;
+        let client = support::client(&server, Mode::Group).await;
         let echo = EchoClient::new(&client);
         // Those come soon, so that it pays to poll.
         for n in 0..200 {
