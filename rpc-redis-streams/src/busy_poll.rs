@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use rpc_core::EntryId;
 use rpc_core::io::Endpoint;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 use tokio::task::yield_now;
 
 use crate::shared::Shared;
+use crate::turns::is_one_thread;
 
 /// For how long the replies of so few calls are waited for: several times what a call takes where the server is near.
 const PATIENCE: Duration = Duration::from_micros(300);
@@ -33,8 +33,7 @@ static POLLING: Mutex<()> = Mutex::const_new(());
 
 /// Polls whenever it is likely to pay, until the IO is stopped.
 pub(crate) async fn run(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>) {
-    let sleeps_for_io = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-    if !io.config.busy_poll() || !sleeps_for_io || !cfg!(target_os = "linux") {
+    if !io.config.busy_poll() || !is_one_thread() || !cfg!(target_os = "linux") {
         return;
     }
     let poll = async {

@@ -20,6 +20,7 @@ use crate::connection::{Broken, Connection};
 use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
+use crate::give_way::GiveWay;
 use crate::inbound::{History, Inbound};
 use crate::resp::Value;
 use crate::shared::{READ_SIZE, REFUSED_PAUSE, Shared, WATCHDOG, block_for};
@@ -54,6 +55,7 @@ pub(crate) struct GroupReader {
     /// The question for it, which goes with every read.
     ask_boundary: Commands,
     ahead: Option<Ahead>,
+    give_way: GiveWay,
 }
 
 /// A read that was sent while the batch before it was run.
@@ -82,6 +84,7 @@ impl GroupReader {
             boundary: EntryId::ZERO,
             ask_boundary: boundary,
             ahead: None,
+            give_way: GiveWay::default(),
             io,
         }
     }
@@ -148,6 +151,7 @@ impl GroupReader {
                     let count = entries.len();
                     let bytes = entry::size(&entries);
                     self.note_read(bytes);
+                    self.give_way.let_redis_run(count);
                     let deliveries = self.open(entries, 1);
                     let requests = deliveries.iter().map(|delivery| delivery.requests.len()).sum();
                     self.appetite.note(asked, count, requests, bytes);

@@ -1,6 +1,7 @@
 //! The reader of everything that comes by XREAD: the inbox, the control stream, and in broadcast mode the stream.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rpc_core::io::Endpoint;
@@ -13,6 +14,7 @@ use crate::connection::Connection;
 use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
+use crate::give_way::GiveWay;
 use crate::inbound::{History, Inbound};
 use crate::mailbox::trim_inbox;
 use crate::resp::Value;
@@ -50,6 +52,7 @@ pub(crate) struct InboxReader {
     fused: bool,
     /// How many bytes were read from the inbox since it was trimmed.
     untrimmed: usize,
+    give_way: GiveWay,
 }
 
 impl InboxReader {
@@ -71,6 +74,7 @@ impl InboxReader {
             looked: Instant::now(),
             fused,
             untrimmed: 0,
+            give_way: GiveWay::default(),
         }
     }
 
@@ -142,7 +146,11 @@ impl InboxReader {
                 self.io.warn_rarely("redis refuses to read", &text);
                 sleep(REFUSED_PAUSE).await;
             }
-            Ok(answer) => self.take(answer),
+            Ok(answer) => {
+                let written = self.io.requests_written.load(Ordering::Relaxed);
+                self.give_way.let_redis_run(written);
+                self.take(answer);
+            }
             Err(broken) => {
                 tracing::debug!(%broken, "the reading connection is lost");
                 self.reconnect().await;

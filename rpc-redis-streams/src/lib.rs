@@ -33,6 +33,7 @@ mod extent;
 mod flush;
 mod fuse;
 mod gaps;
+mod give_way;
 mod group;
 mod groups;
 mod heartbeat;

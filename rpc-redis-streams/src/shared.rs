@@ -1,7 +1,7 @@
 //! What the tasks of one IO share.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) taken: Taken,
     /// Where the reader that has most to do with what is written offers its connection.
     pub(crate) fuse: Fuse,
+    /// How many entries of requests were last written at once.
+    pub(crate) requests_written: AtomicUsize,
     /// Signalled when requests are written.
     pub(crate) replies_expected: Notify,
     pub(crate) clock: Clock,
@@ -124,6 +126,7 @@ impl Shared {
             large_replies: LargeReplies::default(),
             taken: Taken::default(),
             fuse: Fuse::default(),
+            requests_written: AtomicUsize::new(0),
             replies_expected: Notify::new(),
             clock: Clock::new(),
             inbox_cursor: Cursor::default(),

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+
 /// Lets every task that is ready run once.
 ///
 /// Not `tokio::task::yield_now`. That leaves its task with this very thread, until the thread has looked for IO; if the next
@@ -19,4 +21,9 @@ pub(crate) async fn let_others_run() {
         Poll::Pending
     })
     .await;
+}
+
+/// Whether the runtime has one thread only: then what that thread does, or leaves to others, is what the runtime does.
+pub(crate) fn is_one_thread() -> bool {
+    Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
 }

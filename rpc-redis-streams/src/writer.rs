@@ -5,6 +5,7 @@ mod selection;
 use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rpc_core::io::{Endpoint, SendFailure};
@@ -168,6 +169,7 @@ impl Writer {
         self.last_sent = self.last_sent.max(flush.last_sequence);
         let requests = flush.requests();
         if requests > 0 {
+            self.io.requests_written.store(requests, Ordering::Relaxed);
             self.io.replies_expected.notify_one();
         }
         let commands = &mut self.commands;
