@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::turns::is_one_thread;
 
-/// With so many entries of requests at once it has more to do than it takes to switch to it and back. Packed requests are
+/// With more entries of requests at once Redis has more to do than it takes to switch to it and back. Packed requests are
 /// not as many.
-const MANY: usize = 20;
+const FEW: usize = 32;
 
 /// Longer than Redis and those take whom it wakes. Whoever counts on is stopped by a tick of the clock, every 4 ms as a rule.
 const LONG: Duration = Duration::from_millis(2);
@@ -39,7 +39,7 @@ impl GiveWay {
     }
 
     fn is_due(&mut self, entries: usize) -> bool {
-        if entries < MANY {
+        if entries <= FEW {
             return false;
         }
         let is_paused = self.pause > 0;
@@ -61,18 +61,18 @@ mod tests {
     #[test]
     fn few_entries_are_not_worth_it() {
         let mut way = GiveWay::default();
-        assert!(!way.is_due(MANY - 1));
-        assert!(way.is_due(MANY));
+        assert!(!way.is_due(FEW));
+        assert!(way.is_due(FEW + 1));
     }
 
     #[test]
     fn whoever_keeps_the_cpu_is_not_given_it_again_soon() {
         let mut way = GiveWay::default();
         way.note(LONG);
-        assert!(way.is_due(MANY));
+        assert!(way.is_due(FEW + 1));
         way.note(LONG + Duration::from_nanos(1));
-        let paused = (0..2 * PAUSE).take_while(|_| !way.is_due(MANY)).count();
+        let paused = (0..2 * PAUSE).take_while(|_| !way.is_due(FEW + 1)).count();
         assert_eq!(paused, PAUSE as usize);
-        assert!(way.is_due(MANY));
+        assert!(way.is_due(FEW + 1));
     }
 }
