@@ -1,7 +1,9 @@
 //! Memory of a large value that is had again when nobody holds the value any more. New memory costs nothing until its pages are
 //! touched, and then more than all that is done with what is in them.
 
+use std::hint::black_box;
 use std::mem;
+use std::sync::Once;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,6 +12,20 @@ const KEPT: usize = 2 << 20;
 
 /// How many times its own size the memory of a value may have: whoever holds it holds all of that.
 pub(crate) const SPACIOUS: usize = 4;
+
+/// Freed memory up to twice this size then stays with the process.
+const RETAINED: usize = 4 << 20;
+
+/// Has the allocator keep the memory of values that are not ours to lend, such as what a handler is given: texts of a MiB.
+///
+/// The allocator of glibc gives freed memory back to the system from 128 KiB on, and learns by what it has seen freed, up to 32
+/// MiB, that this is not worth it. By MiB-sized values alone it learns just too little: their pages were new for each call, which
+/// took four times as long as reading and writing them. Other allocators make nothing of it.
+pub(crate) fn retain_freed_memory() {
+    static RETAIN: Once = Once::new();
+    // Nothing touches it, so that it never costs a page.
+    RETAIN.call_once(|| drop(black_box(Vec::<u8>::with_capacity(RETAINED))));
+}
 
 /// The largest value of late.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::commands::{Commands, ttl_ms};
 use crate::error::RedisStreamsError;
-use crate::lent::Lent;
+use crate::lent::{Lent, retain_freed_memory};
 use crate::report::{code_of, is_passing};
 use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared};
@@ -146,6 +146,7 @@ impl Shared {
     async fn write_parts(&self, payload: &Payload, keep: impl Fn() -> Option<Duration>) -> Result<Parts, NotWritten> {
         // It is never closed.
         let _writing = self.lane.writing.acquire().await;
+        retain_freed_memory();
         let size = payload.bytes.len();
         let parts = Parts {
             name: Uuid::now_v7(),
@@ -191,6 +192,7 @@ impl Shared {
             return Ok(payload.clone());
         };
         let _fetching = self.lane.fetching.acquire().await;
+        retain_freed_memory();
         let lent = self.lane.lent().take(parts.size);
         let mut value = lent.unwrap_or_default();
         let mut fetched = 0;
