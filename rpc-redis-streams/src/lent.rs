@@ -13,7 +13,7 @@ const KEPT: usize = 2 << 20;
 /// How many times its own size the memory of a value may have: whoever holds it holds all of that.
 pub(crate) const SPACIOUS: usize = 4;
 
-/// Freed memory up to twice this size then stays with the process.
+/// What is freed at once, so that glibc keeps up to twice as much of what is freed from then on.
 const RETAINED: usize = 4 << 20;
 
 /// Has the allocator keep the memory of values that are not ours to lend, such as what a handler is given: texts of a MiB.
