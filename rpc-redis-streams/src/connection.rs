@@ -13,6 +13,10 @@ use crate::pieces::Pieces;
 use crate::resp::{Decoder, Garbled, Value};
 use crate::socket::Socket;
 
+/// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
+/// or to fork: what is repeated on a new connection may run twice.
+pub(crate) const WRITE_LIMIT: Duration = Duration::from_secs(12);
+
 /// One connection, for one question at a time.
 pub(crate) struct Connection {
     socket: Box<dyn Socket>,

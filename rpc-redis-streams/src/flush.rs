@@ -192,11 +192,6 @@ impl Flush {
         self.packing.len() + self.signals
     }
 
-    /// Whether its answers are large.
-    pub(crate) fn brings_much(&self) -> bool {
-        self.questions.iter().any(|question| question.brings_much)
-    }
-
     /// How many commands and settlements it carries; zero if nothing was worth sending.
     pub(crate) fn len(&self) -> usize {
         let settlements: usize = self.settlings.iter().map(Settling::len).sum();

@@ -8,7 +8,7 @@
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use crate::turns::is_one_thread;
+use crate::turns::{is_one_thread, let_others_run};
 
 /// With more entries of requests at once Redis has more to do than it takes to switch to it and back. Packed requests are
 /// not as many.
@@ -31,17 +31,33 @@ impl GiveWay {
     /// Lets Redis go on, if it is likely to have much to do: with so many entries of requests. Blocks this thread while the CPU
     /// is somebody else's.
     pub(crate) fn let_redis_run(&mut self, entries: usize) {
-        if self.is_due(entries) && is_one_thread() {
+        if entries > FEW && is_one_thread() {
+            self.let_other_processes_run();
+        }
+    }
+
+    /// Lets everybody go on who has something to do, in this runtime and on this CPU, as many times.
+    pub(crate) async fn let_others_run(&mut self, times: usize) {
+        for _ in 0..times {
+            if is_one_thread() {
+                self.let_other_processes_run();
+                // Other than `let_others_run`, it has the runtime look for IO.
+                tokio::task::yield_now().await;
+            } else {
+                let_others_run().await;
+            }
+        }
+    }
+
+    fn let_other_processes_run(&mut self) {
+        if self.is_due() {
             let since = Instant::now();
             yield_now();
             self.note(since.elapsed());
         }
     }
 
-    fn is_due(&mut self, entries: usize) -> bool {
-        if entries <= FEW {
-            return false;
-        }
+    fn is_due(&mut self) -> bool {
         let is_paused = self.pause > 0;
         self.pause = self.pause.saturating_sub(1);
         !is_paused
@@ -59,20 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_entries_are_not_worth_it() {
-        let mut way = GiveWay::default();
-        assert!(!way.is_due(FEW));
-        assert!(way.is_due(FEW + 1));
-    }
-
-    #[test]
     fn whoever_keeps_the_cpu_is_not_given_it_again_soon() {
         let mut way = GiveWay::default();
         way.note(LONG);
-        assert!(way.is_due(FEW + 1));
+        assert!(way.is_due());
         way.note(LONG + Duration::from_nanos(1));
-        let paused = (0..2 * PAUSE).take_while(|_| !way.is_due(FEW + 1)).count();
+        let paused = (0..2 * PAUSE).take_while(|_| !way.is_due()).count();
         assert_eq!(paused, PAUSE as usize);
-        assert!(way.is_due(FEW + 1));
+        assert!(way.is_due());
     }
 }

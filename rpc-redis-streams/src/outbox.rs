@@ -38,8 +38,6 @@ pub(crate) struct Question {
     pub(crate) commands: Commands,
     /// `None` where nobody was ever to wait for them.
     pub(crate) answer: Option<oneshot::Sender<Vec<Value>>>,
-    /// Whether the answers are large.
-    pub(crate) brings_much: bool,
 }
 
 impl Question {

@@ -172,25 +172,6 @@ impl Shared {
         command: &'static str,
         questions: Commands,
     ) -> Result<Vec<Value>, RedisStreamsError> {
-        let answers = timeout(
-            self.connector.connect_timeout(),
-            self.ask_patiently(command, questions, false),
-        );
-        answers.await.unwrap_or_else(|_| {
-            Err(RedisStreamsError::Command {
-                command,
-                source: io::ErrorKind::TimedOut.into(),
-            })
-        })
-    }
-
-    /// The same, for as long as it takes: questions are asked again when a connection is lost. The answers may be large.
-    pub(crate) async fn ask_patiently(
-        &self,
-        command: &'static str,
-        questions: Commands,
-        brings_much: bool,
-    ) -> Result<Vec<Value>, RedisStreamsError> {
         if self.endpoint().is_none() {
             return Err(RedisStreamsError::NotOpen);
         }
@@ -198,20 +179,21 @@ impl Shared {
         self.outbox.push(Message::Ask(Question {
             commands: questions,
             answer: Some(answer),
-            brings_much,
         }));
-        // There is no writer any more.
-        let answers = answers.await.map_err(|_| RedisStreamsError::NotOpen)?;
-        entry::accepted(command, answers)
+        match timeout(self.connector.connect_timeout(), answers).await {
+            Ok(Ok(answers)) => entry::accepted(command, answers),
+            // There is no writer any more.
+            Ok(Err(_)) => Err(RedisStreamsError::NotOpen),
+            Err(_) => Err(RedisStreamsError::Command {
+                command,
+                source: io::ErrorKind::TimedOut.into(),
+            }),
+        }
     }
 
     /// Has commands written whose answers are of no interest.
     pub(crate) fn tell(&self, commands: Commands) {
-        self.outbox.push(Message::Ask(Question {
-            commands,
-            answer: None,
-            brings_much: false,
-        }));
+        self.outbox.push(Message::Ask(Question { commands, answer: None }));
     }
 
     /// Whether servers may be silent because Redis takes no writes, or took none a moment ago: out of memory, say. Then

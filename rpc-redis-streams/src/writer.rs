@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::backlog::Backlog;
 use crate::commands::Commands;
-use crate::connection::Connection;
+use crate::connection::{Connection, WRITE_LIMIT};
 use crate::error::RedisStreamsError;
 use crate::flush::{Flush, Options};
 use crate::mailbox::{Mailbox, Renewal};
@@ -27,10 +27,6 @@ use crate::shared::{REFUSED_PAUSE, Shared};
 use crate::turns::let_others_run;
 
 use self::selection::is_to_stream;
-
-/// How long a write may stay unanswered before its connection counts as dead. Longer than a Redis that pauses to load
-/// or to fork: what is repeated on a new connection may run twice.
-const WRITE_LIMIT: Duration = Duration::from_secs(12);
 
 /// After so many failures in a row messages are written one at a time.
 const SUSPICIOUS: u32 = 2;
@@ -174,9 +170,9 @@ impl Writer {
         }
         let commands = &mut self.commands;
         // Whether nothing but the way and Redis takes time.
-        let mut is_quick = commands.pieces().len() <= SMALL && !flush.brings_much();
-        // Not what is large, or is answered so: it would hold up what the reader is waiting for, and gain nothing.
-        let fused = (commands.pieces().len() <= MAX_FUSED && !flush.brings_much())
+        let mut is_quick = commands.pieces().len() <= SMALL;
+        // Not what is large: it would hold up what the reader is waiting for, and gain nothing.
+        let fused = (commands.pieces().len() <= MAX_FUSED)
             .then(|| self.io.fuse.take())
             .flatten();
         let answers = match fused {

@@ -379,7 +379,7 @@ async fn a_large_result_is_kept_under_its_key() {
         assert_eq!(gate.runs(), 1);
         are_gone(&server).await;
         // A bit more than a MiB: the arguments of both calls, and the result where it is not kept at the same time.
-        assert_eq!(server.counted("set", "calls").await, 3 * 9);
+        assert_eq!(server.counted("set", "calls").await, 3 * 11);
     })
     .await;
 }
@@ -464,6 +464,37 @@ async fn a_closing_worker_sends_its_large_reply_first() {
         gate.open();
         closing.await.unwrap();
         assert!(call.await.unwrap().unwrap() == text());
+        are_gone(&server).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_lost_in_between_lose_no_large_call() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        let calls = (0..4).map(|n| {
+            let (echo, text) = (echo.clone(), format!("{n}{}", text()));
+            tokio::spawn(async move {
+                for _ in 0..8 {
+                    assert!(echo.echo(text.clone()).await.unwrap() == text);
+                }
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        let carried = async || server.counted("set", "calls").await + server.counted("get", "calls").await;
+        for _ in 0..8 {
+            let before = carried().await;
+            let is_under_way =
+                async || carried().await > before + 20 || calls.iter().all(tokio::task::JoinHandle::is_finished);
+            eventually(SOON, "parts are under way", is_under_way).await;
+            server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        }
+        for call in calls {
+            call.await.unwrap();
+        }
         are_gone(&server).await;
     })
     .await;

@@ -61,6 +61,8 @@ fn payload_of(message: &mut Message) -> Option<&mut Payload> {
 /// Stores the payload of a message that the writer has in hand, and has the message written that says where it lies.
 pub(crate) async fn store(io: Arc<Shared>, endpoint: Arc<dyn Endpoint>, mut message: Message) {
     let held = Held::new(&io, size_of(&message));
+    // To make it took a while, too.
+    io.lane.let_others_go_first(&io.outbox).await;
     let call = match &message {
         Message::Outgoing(Outgoing::Request { request, .. }) => request.deadline.map(|at| (request.sequence, at)),
         _ => None,
