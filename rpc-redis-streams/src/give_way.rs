@@ -1,4 +1,4 @@
-//! Giving way to Redis where it has to share a CPU with this process.
+//! Giving way to Redis, or whoever else has to share a CPU with this process.
 //!
 //! Who waits on a socket is woken in the place of whoever writes to it: Redis, which has only begun with what it was sent,
 //! waits while its first answers are looked at, and another CPU may have nothing to do meanwhile. Whoever lets it go on
@@ -36,12 +36,12 @@ impl GiveWay {
         }
     }
 
-    /// Lets everybody go on who has something to do, in this runtime and on this CPU, as many times.
-    pub(crate) async fn let_others_run(&mut self, times: usize) {
-        for _ in 0..times {
+    /// Gives everybody as many turns who has something to do, in this runtime and on this CPU.
+    pub(crate) async fn give_turns(&mut self, turns: usize) {
+        for _ in 0..turns {
             if is_one_thread() {
                 self.let_other_processes_run();
-                // Other than `let_others_run`, it has the runtime look for IO.
+                // Unlike `let_others_run`, it has the runtime look for IO.
                 tokio::task::yield_now().await;
             } else {
                 let_others_run().await;

@@ -193,7 +193,7 @@ impl Lane {
     pub(super) async fn let_others_go_first(&self, outbox: &Outbox) {
         let mut way = self.way.lock().await;
         let turns = way.turns(outbox.appended(), Instant::now());
-        way.give_way.let_others_run(turns).await;
+        way.give_way.give_turns(turns).await;
     }
 
     /// Redis has answered something small that was written `since`.
