@@ -31,7 +31,7 @@ impl GiveWay {
     /// Lets Redis go on, if it is likely to have much to do: with so many entries of requests. Blocks this thread while the CPU
     /// is somebody else's.
     pub(crate) fn let_redis_run(&mut self, entries: usize) {
-        if entries > FEW && is_one_thread() {
+        if self.is_worth_it(entries) && is_one_thread() {
             self.let_other_processes_run();
         }
     }
@@ -40,7 +40,9 @@ impl GiveWay {
     pub(crate) async fn give_turns(&mut self, turns: usize) {
         for _ in 0..turns {
             if is_one_thread() {
-                self.let_other_processes_run();
+                if self.is_due() {
+                    self.let_other_processes_run();
+                }
                 // Unlike `let_others_run`, it has the runtime look for IO.
                 tokio::task::yield_now().await;
             } else {
@@ -50,11 +52,13 @@ impl GiveWay {
     }
 
     fn let_other_processes_run(&mut self) {
-        if self.is_due() {
-            let since = Instant::now();
-            yield_now();
-            self.note(since.elapsed());
-        }
+        let since = Instant::now();
+        yield_now();
+        self.note(since.elapsed());
+    }
+
+    fn is_worth_it(&mut self, entries: usize) -> bool {
+        entries > FEW && self.is_due()
     }
 
     fn is_due(&mut self) -> bool {
@@ -73,6 +77,13 @@ impl GiveWay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_entries_are_not_worth_it() {
+        let mut way = GiveWay::default();
+        assert!(!way.is_worth_it(FEW));
+        assert!(way.is_worth_it(FEW + 1));
+    }
 
     #[test]
     fn whoever_keeps_the_cpu_is_not_given_it_again_soon() {

@@ -110,7 +110,7 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Asks for the next of these parts what `command` says, in order, and has `take` take the answers, until one of them says that
+    /// Asks for the next of these parts, as many as there are in a run, what `command` says, in order, and has `take` take the answers, until one of them says that
     /// it is not to go on.
     ///
     /// For as long as it takes: what was not answered is asked again when the connection is lost.
@@ -135,12 +135,15 @@ impl Lane {
             done: parts.start,
             end: None,
         };
-        let run = parts.end.min(parts.start + RUN);
+        let until = parts.end.min(parts.start + RUN);
         while let Err(broken) = self
-            .run(&io.outbox, &mut connection, run, &mut carried, &command, &mut take)
+            .run(&io.outbox, &mut connection, until, &mut carried, &command, &mut take)
             .await
         {
             tracing::debug!(%broken, "the connection for parts is lost");
+            if carried.end.is_some() {
+                return carried;
+            }
             connection = io.connector.reconnect("parts").await;
         }
         // What refuses to write may have become a replica: another server is to be found behind the address.
@@ -150,18 +153,19 @@ impl Lane {
         carried
     }
 
+    /// The same on this connection, up to the part `until`; fails if the connection is lost.
     async fn run(
         &self,
         outbox: &Outbox,
         connection: &mut Connection,
-        run: usize,
+        until: usize,
         carried: &mut Carried,
         command: impl Fn(usize) -> Option<Commands>,
         mut take: impl FnMut(Value) -> bool,
     ) -> Result<(), Broken> {
         let (mut next, mut answered) = (carried.done, carried.done);
         loop {
-            while carried.end.is_none() && next < run.min(answered + self.window()) {
+            while carried.end.is_none() && next < until.min(answered + self.window()) {
                 let Some(commands) = command(next) else {
                     carried.end = Some(End::Unwanted);
                     break;
