@@ -1,23 +1,21 @@
-//! One flush: what is written in one go, and what its answers mean. No IO in here.
+//! One flush: what is written in one go. No IO in here.
+
+mod answers;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rpc_core::IoError;
-use rpc_core::io::{Outgoing, SendFailure};
+use rpc_core::io::Outgoing;
 use rpc_core::message::{Kind, Request, Target};
 use tokio::time::Instant;
 
 use crate::commands::Commands;
 use crate::destination::{Destination, add_entry, begin_entry};
-use crate::entry;
 use crate::outbox::{Message, Question, request_of};
 use crate::packing::Packing;
 use crate::pieces::Pieces;
-use crate::report::{Fate, Report, is_passing};
-use crate::resp::Value;
 use crate::settle::{Settling, is_settlement};
-use crate::transaction::{self, Run};
+use crate::transaction;
 use crate::wire;
 
 /// How many entries the control stream keeps, about.
@@ -219,105 +217,6 @@ impl Flush {
             None => Some(requests),
         }
     }
-
-    /// Reads the answers, one for each command.
-    pub(crate) fn read(self, answers: Vec<Value>) -> Report {
-        let mut report = Report::default();
-        let mut answers = answers.into_iter();
-        let packs = self.answers_to_packs(&mut answers);
-        for (number, (target, pack)) in self.packing.iter().enumerate() {
-            let answer = packs.get(number).unwrap_or(&Value::Nil);
-            for request in pack {
-                match judge(answer, target) {
-                    Ok(()) if request.kind == Kind::Notification => report.fates.push(Fate::Accepted(request.sequence)),
-                    Ok(()) => {}
-                    Err(Refusal::Final(failure)) => {
-                        let stored = request.arguments.elsewhere.map(|_| request.clone());
-                        report.refused.extend(stored);
-                        report.fates.push(Fate::Failed(request.sequence, target, failure));
-                    }
-                    Err(Refusal::NotYet(why)) => {
-                        report.demoted |= why.starts_with("READONLY");
-                        report.trouble = Some(why);
-                        report.again.push(again(target, request.clone()));
-                    }
-                    Err(Refusal::WithOthers) => {
-                        report.divide = true;
-                        report.again.push(again(target, request.clone()));
-                    }
-                }
-            }
-        }
-        // Nor does a signal to close that is not taken end anything.
-        answers.by_ref().take(self.signals).for_each(drop);
-        // A cancel that Redis does not take is no loss: the call runs to its end.
-        answers.by_ref().take(self.cancels.len()).for_each(drop);
-        for Question { commands, answer, .. } in self.questions {
-            let answers = answers.by_ref().take(commands.len());
-            match answer {
-                // Whoever asked may have given up.
-                Some(answer) => drop(answer.send(answers.collect())),
-                None => answers.for_each(drop),
-            }
-        }
-        if self.asks_length {
-            report.length = answers.next().as_ref().and_then(entry::number);
-        }
-        for settling in self.settlings {
-            settling.read(&mut answers, &mut report);
-        }
-        report
-    }
-
-    /// The answer to each entry of requests.
-    fn answers_to_packs(&self, answers: &mut impl Iterator<Item = Value>) -> Vec<Value> {
-        let mut packs = Vec::with_capacity(self.packing.len());
-        for count in &self.together {
-            match transaction::read(answers, *count) {
-                Run::Together(answers) | Run::Apart { answers, .. } => packs.extend(answers),
-                Run::Refused { answers, why } => packs.extend(answers.into_iter().map(|answer| match answer {
-                    Value::Error(_) => answer,
-                    _ => Value::Error(why.clone()),
-                })),
-            }
-        }
-        packs
-    }
-
-    /// What to do after the connection broke before the answers came.
-    ///
-    /// Settlements are repeated: a second reply is ignored by its receiver and a second XACK does nothing. Requests are
-    /// repeated as well, because by default a call may run twice (a subscriber recognises the repeat); those that may not
-    /// end here.
-    pub(crate) fn into_report(self) -> Report {
-        let mut report = Report::default();
-        for (_, target, request) in self.packing.into_requests() {
-            if request.at_most_once {
-                let lost = "the connection broke while the call was sent".to_owned();
-                let fate = Fate::Failed(request.sequence, target, SendFailure::Indeterminate(lost));
-                report.fates.push(fate);
-            } else {
-                report.again.push(again(target, request));
-            }
-        }
-        let signals = (0..self.signals).map(|_| Message::Outgoing(Outgoing::SignalClose));
-        report.again.extend(signals);
-        for (target, calls) in self.cancels {
-            report.again.extend(calls.into_iter().map(|(sequence, deadline)| {
-                Message::Outgoing(Outgoing::Cancel {
-                    target,
-                    sequence,
-                    deadline,
-                })
-            }));
-        }
-        let wanted = self.questions.into_iter().filter(Question::is_wanted);
-        report.again.extend(wanted.map(Message::Ask));
-        report
-            .again
-            .extend(self.settlings.into_iter().flat_map(Settling::into_settlements));
-        report
-    }
 }
 
 /// How many entries go together, in their order, so that each lot has at most `most` requests, known to be little work, or is a
@@ -344,39 +243,8 @@ fn divide(packing: &Packing, most: usize) -> Vec<usize> {
     lots
 }
 
-fn again(target: Target, request: Request) -> Message {
-    Message::Outgoing(Outgoing::Request { target, request })
-}
-
 /// The calls of a flush that were given up, by where they went: those of one target share an entry.
 type Cancels = HashMap<Target, Vec<(u64, Option<Instant>)>>;
-
-/// Why Redis did not take a request.
-enum Refusal {
-    Final(SendFailure),
-    /// It will, in a moment.
-    NotYet(String),
-    /// It would have by itself.
-    WithOthers,
-}
-
-fn judge(answer: &Value, target: Target) -> Result<(), Refusal> {
-    let Some((code, text)) = entry::error(answer) else {
-        return match (answer, target) {
-            // NOMKSTREAM found no inbox.
-            (Value::Nil, Target::Session(_)) => Err(Refusal::Final(SendFailure::SessionGone)),
-            _ => Ok(()),
-        };
-    };
-    Err(match code {
-        // A caller can be told and come again; whoever settles has to wait.
-        "OOM" => Refusal::Final(SendFailure::Overloaded("redis is out of memory".to_owned())),
-        "MISCONF" | "NOREPLICAS" => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
-        "EXECABORT" => Refusal::WithOthers,
-        _ if is_passing(code) => Refusal::NotYet(text),
-        _ => Refusal::Final(SendFailure::NotSent(IoError::new(text))),
-    })
-}
 
 #[cfg(test)]
 mod tests {
@@ -386,7 +254,12 @@ mod tests {
     use crate::keys::Keys;
     use crate::packing::tests::request;
 
-    fn calls(count: u64) -> Vec<Message> {
+    pub(super) fn to_stream(request: Request) -> Message {
+        let target = Target::Stream;
+        Message::Outgoing(Outgoing::Request { target, request })
+    }
+
+    pub(super) fn calls(count: u64) -> Vec<Message> {
         calls_of(Some(Duration::from_micros(1)), count)
     }
 
@@ -395,16 +268,10 @@ mod tests {
             sequence,
             ..request(work, 2)
         };
-        (0..count)
-            .map(|sequence| again(Target::Stream, call(sequence)))
-            .collect()
+        (0..count).map(|sequence| to_stream(call(sequence))).collect()
     }
 
-    fn flush(messages: Vec<Message>, divided: bool) -> Flush {
-        written(messages, divided).0
-    }
-
-    fn written(messages: Vec<Message>, divided: bool) -> (Flush, Commands) {
+    pub(super) fn written(messages: Vec<Message>, divided: bool) -> (Flush, Commands) {
         let to = Destination {
             keys: Keys::new("calc"),
             session: SessionId::generate(),
@@ -420,14 +287,6 @@ mod tests {
         let mut commands = Commands::default();
         let flush = Flush::new(messages, &to, options, Instant::now(), &mut commands);
         (flush, commands)
-    }
-
-    fn sequences(messages: &[Message]) -> Vec<u64> {
-        let sequence = |message: &Message| match message {
-            Message::Outgoing(Outgoing::Request { request, .. }) => request.sequence,
-            other => panic!("{other:?}"),
-        };
-        messages.iter().map(sequence).collect()
     }
 
     #[test]
@@ -448,60 +307,5 @@ mod tests {
         assert_eq!(extra(Some(WORK_TOGETHER * 2), 8), 0);
         assert_eq!(extra(Some(WORK_TOGETHER / 2), 8), 4 * 2);
         assert_eq!(extra(Some(WORK_TOGETHER / 8), 8), 2);
-    }
-
-    #[test]
-    fn a_notification_is_accepted_when_it_has_an_id() {
-        let notifications = |answers: Vec<Value>| {
-            let note = |sequence| Request {
-                sequence,
-                kind: Kind::Notification,
-                ..request(None, 2)
-            };
-            let notes = (1..=2).map(|sequence| again(Target::Stream, note(sequence)));
-            flush(notes.chain(calls(1)).collect(), false).read(answers).fates
-        };
-        let id = || Value::Bulk("5-1".into());
-        let accepted = notifications(vec![id(), id(), id()]);
-        assert!(
-            matches!(accepted[..], [Fate::Accepted(1), Fate::Accepted(2)]),
-            "{accepted:?}"
-        );
-        let refused = notifications(vec![id(), Value::Error("ERR no".to_owned()), id()]);
-        assert!(
-            matches!(
-                refused[..],
-                [Fate::Accepted(1), Fate::Failed(2, _, SendFailure::NotSent(_))]
-            ),
-            "{refused:?}"
-        );
-    }
-
-    #[test]
-    fn a_request_that_is_refused_takes_no_others_along() {
-        let status = |text: &'static str| Value::Status(text.into());
-        let error = |text: &str| Value::Error(text.to_owned());
-        let answers = vec![
-            status("OK"),
-            status("QUEUED"),
-            error("NOPERM for this one"),
-            status("QUEUED"),
-            error("EXECABORT Transaction discarded because of previous errors."),
-        ];
-        let report = flush(calls(3), false).read(answers);
-        assert!(matches!(
-            report.fates[..],
-            [Fate::Failed(1, _, SendFailure::NotSent(_))]
-        ));
-        assert_eq!(sequences(&report.again), [0, 2]);
-        assert!(report.divide);
-
-        let answers = vec![status("1-1"), error("OOM for this one"), status("1-2")];
-        let report = flush(calls(3), true).read(answers);
-        assert!(matches!(
-            report.fates[..],
-            [Fate::Failed(1, _, SendFailure::Overloaded(_))]
-        ));
-        assert!(report.again.is_empty() && !report.divide);
     }
 }
