@@ -102,9 +102,9 @@ impl Dispatcher {
             services,
             session: io.session(),
             settings,
-            settlements: Settlements::new(io, Arc::clone(&counters)),
+            settlements: Settlements::new(io, Arc::clone(&counters), runtime.clone()),
             cancellations: Cancellations::default(),
-            failing: Rarely::default(),
+            failing: Rarely::new(runtime.clone()),
             counters,
             runtime,
             state: Mutex::new(State {
@@ -408,6 +408,12 @@ impl Dispatcher {
             }
             idle.await;
         }
+    }
+
+    /// Has the log say what it does not say yet.
+    pub(crate) fn report_rest(&self) {
+        self.failing.report_rest();
+        self.settlements.report_rest();
     }
 
     /// Ends all handlers at once, and refuses what waits.

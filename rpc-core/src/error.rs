@@ -28,24 +28,28 @@ pub enum CallError<E = Infallible> {
         /// How long the caller waited.
         timeout: Duration,
         /// What may be the reason, and what to do about it, for a person: no connection, or how many servers of it were alive and
-        /// how many requests waited, as of the last two seconds.
+        /// how many requests waited or ran, as of the last two seconds.
         standing: String,
     },
 
     /// No live server serves the method; nothing was sent.
     #[error(
-        "{method}: no live server serves it ({}); start one, compare the names of stream and service, or have calls wait \
-         for servers to come with `fail_fast(false)` on the client", listed(.served)
+        "{method}: no live server of the stream `{stream}` serves it ({}); start one, compare the names of stream and service, or \
+         have calls wait for servers to come with `fail_fast(false)` on the client", listed(.served)
     )]
     NoWorkers {
         /// The method that was called.
         method: &'static str,
+        /// The stream.
+        stream: String,
         /// The services of the stream that somebody serves.
         served: Vec<String>,
     },
 
     /// The servers had no room for the call; it did not run.
-    #[error("{method}: overloaded: {reason}; retry after a pause, or add servers")]
+    #[error(
+        "{method}: overloaded: {reason}; retry after a pause, or make room: more workers in a group, a longer `max_queue_size` in broadcast"
+    )]
     Overloaded {
         /// The method that was called.
         method: &'static str,
@@ -126,7 +130,9 @@ pub enum CallError<E = Infallible> {
     },
 
     /// The channel was closed before the call ended.
-    #[error("{method}: the channel is closed; open a new one to call again")]
+    #[error(
+        "{method}: the channel is closed; a call that was under way may have run: call again, on a new one, only if it may run twice"
+    )]
     Closed {
         /// The method that was called.
         method: &'static str,
@@ -175,7 +181,7 @@ impl CallError {
                 timeout,
                 standing,
             },
-            Self::NoWorkers { method, served } => CallError::NoWorkers { method, served },
+            Self::NoWorkers { method, stream, served } => CallError::NoWorkers { method, stream, served },
             Self::Overloaded { method, reason } => CallError::Overloaded { method, reason },
             Self::MethodNotFound { method, reason } => CallError::MethodNotFound { method, reason },
             Self::BadArguments { method, reason } => CallError::BadArguments { method, reason },
@@ -210,8 +216,8 @@ impl CallError {
 
 fn listed(served: &[String]) -> String {
     match served {
-        [] => "the stream has no live servers at all".to_owned(),
-        _ => format!("live servers of the stream serve {}", served.join(", ")),
+        [] => "it has no live servers at all".to_owned(),
+        _ => format!("its live servers serve {}", served.join(", ")),
     }
 }
 

@@ -25,6 +25,9 @@ pub trait RpcIo: fmt::Debug + Send + Sync + 'static {
     /// The session of the channel that this IO carries.
     fn session(&self) -> SessionId;
 
+    /// The name of the stream, for a person.
+    fn stream(&self) -> &str;
+
     /// How servers read the stream.
     fn mode(&self) -> Mode;
 

@@ -259,6 +259,10 @@ impl RpcIo for MemoryIo {
         self.session
     }
 
+    fn stream(&self) -> &str {
+        "memory"
+    }
+
     fn mode(&self) -> Mode {
         self.broker.mode
     }

@@ -145,7 +145,8 @@ struct Seen {
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const GIVE_IT_LONGER: &str = "; give it longer with `with_timeout` on the client, or add servers if many wait";
+        const GIVE_IT_LONGER: &str =
+            "; give it longer with `with_timeout` on the client, or add servers if there are many requests";
         let Some(Seen { servers, backlog, age }) = &self.0 else {
             return write!(f, "how many servers live is not known{GIVE_IT_LONGER}");
         };
@@ -156,8 +157,8 @@ impl fmt::Display for Standing {
         }?;
         match backlog {
             None => Ok(()),
-            Some(1) => f.write_str(", 1 request waits in the stream"),
-            Some(n) => write!(f, ", {n} requests wait in the stream"),
+            Some(1) => f.write_str(", 1 request of the stream waits or runs"),
+            Some(n) => write!(f, ", {n} requests of the stream wait or run"),
         }?;
         write!(f, " (seen {:.1} s ago)", age.as_secs_f32())?;
         f.write_str(if *servers == 0 { "; start one" } else { GIVE_IT_LONGER })
@@ -270,14 +271,14 @@ mod tests {
         let mut roster = Roster::new(now);
         assert_eq!(
             roster.standing("calc", now).to_string(),
-            "how many servers live is not known; give it longer with `with_timeout` on the client, or add servers if many wait"
+            "how many servers live is not known; give it longer with `with_timeout` on the client, or add servers if there are many requests"
         );
         roster.looked(Servers::from_iter([("calc".to_owned(), 2)]), Some(7), now);
         let now = now + Duration::from_millis(1234);
-        let text = "2 live servers serve it, 7 requests wait in the stream (seen 1.2 s ago); \
-                    give it longer with `with_timeout` on the client, or add servers if many wait";
+        let text = "2 live servers serve it, 7 requests of the stream wait or run (seen 1.2 s ago); \
+                    give it longer with `with_timeout` on the client, or add servers if there are many requests";
         assert_eq!(roster.standing("calc", now).to_string(), text);
-        let text = "no live server serves it, 7 requests wait in the stream (seen 1.2 s ago); start one";
+        let text = "no live server serves it, 7 requests of the stream wait or run (seen 1.2 s ago); start one";
         assert_eq!(roster.standing("other", now).to_string(), text);
     }
 

@@ -146,7 +146,7 @@ impl Services {
             None => {
                 let names: Vec<_> = self.descriptors.iter().map(|(d, _)| d.name()).collect();
                 match names[..] {
-                    [] => "this channel serves nothing".to_owned(),
+                    [] => "this channel serves nothing: a client serves callbacks with `serve_callbacks`".to_owned(),
                     _ => format!(
                         "this server serves {} and not {service}, which all workers of a group have to serve alike",
                         names.join(", ")

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::codec::Payload;
@@ -54,15 +55,15 @@ pub(crate) struct Settlements {
 }
 
 impl Settlements {
-    pub(crate) fn new(io: Arc<dyn RpcIo>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(io: Arc<dyn RpcIo>, counters: Arc<Counters>, runtime: Handle) -> Self {
         Self {
             io,
             counters,
             ledger: Mutex::default(),
             claimed: Mutex::default(),
             keyed: AtomicBool::new(false),
-            full: Rarely::default(),
-            buried: Rarely::default(),
+            full: Rarely::new(runtime.clone()),
+            buried: Rarely::new(runtime),
         }
     }
 
@@ -193,24 +194,30 @@ impl Settlements {
         }
     }
 
+    /// Has the log say what it does not say yet.
+    pub(crate) fn report_rest(&self) {
+        self.full.report_rest();
+        self.buried.report_rest();
+    }
+
     /// Makes a dead letter of a request that cannot be run; its caller is told.
     pub(crate) fn bury(&self, slot: Slot, request: &Request, why: Fault) {
         if request.kind == Kind::Notification {
             self.counters.failed_notifications.add(1);
         }
-        let reason = why.message.clone();
+        let reason = format!("{}: {}", why.kind.name(), why.message);
         let reply = (request.kind == Kind::Call).then(|| fault(request.sequence, why));
         self.keep(slot, request, reason, reply);
     }
 
     /// Makes a dead letter of a request, if it came from a group, and says so in the log.
     pub(crate) fn keep(&self, slot: Slot, request: &Request, reason: String, reply: Option<Reply>) {
-        let (method, attempts) = (&request.method, request.attempt);
-        if slot.origin == Origin::Group
-            && let Some(letters) = self.buried.due()
-        {
-            let call = slot.call;
-            tracing::warn!(%method, %call, attempts, reason, letters, "requests have become dead letters; this is the last of them");
+        let attempts = request.attempt;
+        if slot.origin == Origin::Group {
+            let (method, call, reason) = (request.method.clone(), slot.call, reason.clone());
+            self.buried.happened(move |letters| {
+                tracing::warn!(%method, %call, attempts, reason, letters, "requests have become dead letters; this is the last of them");
+            });
         }
         self.settle(
             slot,
@@ -238,13 +245,13 @@ impl Settlements {
             return;
         }
         let total = self.counters.dropped.add(dropped.len() as u64);
-        if self.full.due().is_some() {
+        self.full.happened(move |_| {
             tracing::warn!(
                 total,
                 capacity,
                 "the inbound queue is full: the oldest requests are dropped and their callers told"
             );
-        }
+        });
         for (slot, request) in dropped {
             let message = format!("the server's queue of {capacity} was full");
             self.refuse(*slot, request, Fault::new(FaultKind::Overloaded, message));

@@ -161,6 +161,7 @@ impl Shared {
     /// Refuses further calls and ends those that wait.
     fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
+        self.dispatcher.report_rest();
         self.in_flight
             .end_all(|_, _, _| true, |method| CallError::Closed { method });
     }
@@ -266,7 +267,7 @@ impl Alive {
             biased;
             served = shared.is_served(method) => match served {
                 true => Ok(()),
-                false => Err(CallError::NoWorkers { method, served: shared.served() }),
+                false => Err(CallError::NoWorkers { method, stream: shared.io.stream().to_owned(), served: shared.served() }),
             },
             () = shared.closed.cancelled() => Err(CallError::Closed { method }),
             () = until(deadline) => Err(CallError::DeadlineExceeded {

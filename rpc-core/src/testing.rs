@@ -115,6 +115,10 @@ impl RpcIo for Arc<Noted> {
         self.session
     }
 
+    fn stream(&self) -> &str {
+        "test"
+    }
+
     fn mode(&self) -> Mode {
         self.mode
     }

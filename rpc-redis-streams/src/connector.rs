@@ -118,7 +118,7 @@ impl Connector {
         if let Some((code, answer)) = settings.iter().find_map(entry::error) {
             return Err(match code {
                 // Of a server that has no password, or refuses this one.
-                "WRONGPASS" | "NOAUTH" | "NOPERM" => self.denied(answer),
+                "WRONGPASS" | "NOAUTH" => self.denied(answer),
                 _ if answer.contains("AUTH") => self.denied(answer),
                 _ if answer.contains("out of range") => RedisStreamsError::NoDatabase {
                     address: self.address.clone(),
@@ -149,7 +149,11 @@ impl Connector {
     /// own, or hangs up on ours.
     fn mistaken(&self, broken: Broken) -> RedisStreamsError {
         match broken {
-            Broken::Garbled(_) | Broken::Lost(_) => RedisStreamsError::NotRedis {
+            Broken::Garbled(_) => RedisStreamsError::NotRedis {
+                address: self.address.clone(),
+                reason: broken.to_string(),
+            },
+            Broken::Lost(_) => RedisStreamsError::HungUp {
                 address: self.address.clone(),
                 reason: broken.to_string(),
             },

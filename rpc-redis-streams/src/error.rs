@@ -71,6 +71,18 @@ pub enum RedisStreamsError {
         reason: String,
     },
 
+    /// The connection was closed in place of an answer to the login.
+    #[error(
+        "{address} hung up at the login: {reason}; redis may be stopping there, or something else listens (correct port and \
+         `redis://` or `rediss://` in the `url`)"
+    )]
+    HungUp {
+        /// The address, without credentials.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+
     /// The server lacks what is needed.
     #[error("{address} runs redis {version}; at least 6.2 is needed")]
     TooOld {
@@ -146,7 +158,7 @@ pub enum RedisStreamsError {
     },
 
     /// Redis refused a command.
-    #[error("{command}: redis refused it: {answer}")]
+    #[error("{command}: redis refused it: {answer}{}", remedy(.answer))]
     CommandRefused {
         /// What was attempted.
         command: &'static str,
@@ -170,6 +182,14 @@ impl RedisStreamsError {
             command,
             answer: format!("{answer:?}"),
         }
+    }
+}
+
+/// What to do about a refusal, where that can be told.
+fn remedy(answer: &str) -> &'static str {
+    match answer.starts_with("NOPERM") {
+        true => "; extend the ACL of this user: docs/delivery.md says what it needs",
+        false => "",
     }
 }
 

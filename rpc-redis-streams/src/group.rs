@@ -264,7 +264,10 @@ impl GroupReader {
         match code {
             // Flushed, deleted or destroyed: there is work to be had again as soon as the group is back.
             "NOGROUP" => match self.create_group().await {
-                Ok(true) => tracing::warn!(group = self.io.destination.group, "the group was gone; created anew"),
+                Ok(true) => tracing::warn!(
+                    group = self.io.destination.group,
+                    "the group was gone (redis has lost data, or somebody deleted it); created anew"
+                ),
                 // By another worker.
                 Ok(false) => {}
                 Err(error) => self.io.warn_rarely("the group cannot be created", &error.to_string()),

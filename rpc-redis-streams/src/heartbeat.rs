@@ -16,10 +16,10 @@ use crate::entry;
 use crate::keys::Keys;
 use crate::meta::add_claim;
 use crate::patience::PatientConnection;
-use crate::registry::{Registration, is_recent, scores, sweep_subscribers};
+use crate::registry::{Registration, beat_ms, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
-use crate::takeover::{Estates, Sweeper};
+use crate::takeover::{Estates, HANDED_BACK, Sweeper};
 use crate::trim::{Trimmer, is_due};
 
 /// The thread needs little: it formats a few commands.
@@ -57,6 +57,9 @@ pub(crate) struct Pulse {
     pub(crate) death_time: Duration,
     pub(crate) keys: Keys,
     pub(crate) registration: Registration,
+    /// Its last beat, as it is in Redis unless somebody else beats under the same name; not known while one is under way, or
+    /// has failed: Redis may have it or not.
+    pub(crate) last_beat_ms: Option<u64>,
     pub(crate) mode: Mode,
     pub(crate) retention: Retention,
     pub(crate) clock: Clock,
@@ -74,6 +77,7 @@ pub(crate) struct Troubles {
     beaten: Instant,
     silence: Option<Instant>,
     claim: Option<Instant>,
+    namesake: Option<Instant>,
 }
 
 impl Default for Troubles {
@@ -83,6 +87,7 @@ impl Default for Troubles {
             beaten: Instant::now(),
             silence: None,
             claim: None,
+            namesake: None,
         }
     }
 }
@@ -192,7 +197,10 @@ impl Pulse {
         let time: Value = redis::cmd("TIME").query(connection)?;
         let now_ms = entry::time_ms(time).unwrap_or_else(|| self.clock.now_ms());
         self.clock.set(now_ms, asked);
+        self.look_for_namesake(connection)?;
+        self.last_beat_ms = None;
         self.registration.beat(&self.keys, now_ms).exec(connection)?;
+        self.last_beat_ms = Some(now_ms);
         liveness.beat(now_ms);
         self.troubles.beaten = Instant::now();
         self.claim(connection)?;
@@ -208,6 +216,28 @@ impl Pulse {
         let workers = scores(workers);
         sweeper.sweep(connection, &workers, liveness, &self.estates)?;
         Ok(self.leads(&workers, now_ms))
+    }
+
+    /// Says so when somebody else beats under this server's name. One that has died does not, nor one that is leaving.
+    fn look_for_namesake(&mut self, connection: &mut PatientConnection) -> RedisResult<()> {
+        let Some(own) = self.last_beat_ms else { return Ok(()) };
+        let beat = match self.registration.ask_last_beat(&self.keys).query(connection) {
+            Ok(beat) => beat_ms(&beat),
+            // Whether that beat can be written is another matter.
+            Err(error) if refusal(&error).is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let is_foreign = beat.is_some_and(|beat| beat != HANDED_BACK && beat != own);
+        if is_foreign && is_due(&mut self.troubles.namesake) {
+            let (stream, name) = (&self.keys.requests, self.registration.name());
+            tracing::error!(
+                stream,
+                name,
+                "another server of this name beats, too: each runs what the other holds, so that calls run twice; give each a \
+                 `consumer` of its own (in broadcast a `session_id`), or none"
+            );
+        }
+        Ok(())
     }
 
     /// Claims the stream again and again, because somebody may have flushed or deleted it. Whether Redis takes that says nothing
@@ -232,7 +262,12 @@ impl Pulse {
         let silent = self.troubles.beaten.elapsed();
         if silent >= self.death_time && is_due(&mut self.troubles.silence) {
             let stream = &self.keys.requests;
-            tracing::warn!(stream, ?silent, %error, "this server cannot beat: others take it for dead");
+            tracing::warn!(
+                stream,
+                ?silent,
+                %error,
+                "this server cannot beat: others whose beats reach redis take it for dead, and run what it holds"
+            );
         }
     }
 

@@ -308,7 +308,10 @@ impl InboxReader {
         // After a failover to a server whose clock is behind, say. What is read again nobody waits for any more.
         let inbox = self.io.destination.inbox();
         if last_id(&mut self.connection, connector, &inbox).await? < self.io.inbox_cursor.get() {
-            tracing::warn!(inbox, "the inbox has gone back in time; reading it from its start");
+            tracing::warn!(
+                inbox,
+                "the inbox has gone back in time (redis has lost data); reading it from its start"
+            );
             self.io.inbox_cursor.set(EntryId::ZERO);
         }
         if self.control.is_some() {

@@ -125,6 +125,10 @@ impl RpcIo for RedisStreamsIo {
         self.inner.session()
     }
 
+    fn stream(&self) -> &str {
+        self.inner.config.stream()
+    }
+
     fn mode(&self) -> Mode {
         self.inner.config.mode()
     }

@@ -140,7 +140,10 @@ impl Mailbox {
         self.lost = false;
         io.inbox_cursor.set(anchor);
         let stream = &io.destination.keys.requests;
-        tracing::warn!(stream, "the inbox of this session was gone; opened anew");
+        tracing::warn!(
+            stream,
+            "the inbox of this session was gone (redis has lost data, or somebody deleted it); opened anew"
+        );
     }
 }
 

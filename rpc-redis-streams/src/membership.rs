@@ -67,7 +67,11 @@ impl Shared {
         let (keys, config) = (&self.destination.keys, &self.config);
         let agreement = meta::claim(connection, &self.connector, config, keys).await?;
         if config.mode() == Mode::Group {
-            create_group(connection, &self.connector, &self.destination).await?;
+            let creation = create_group(connection, &self.connector, &self.destination).await?;
+            if creation.created {
+                let (stream, group) = (&keys.requests, &self.destination.group);
+                tracing::info!(stream, group, "created the group: it runs every call, as do other groups of the stream");
+            }
         }
         let names: Vec<String> = services.iter().map(|service| service.name().to_owned()).collect();
         self.compare_services(connection, &names).await?;
@@ -78,7 +82,8 @@ impl Shared {
             &self.destination.consumer,
             names,
         );
-        let beat = registration.beat(keys, self.clock.now_ms());
+        let now_ms = self.clock.now_ms();
+        let beat = registration.beat(keys, now_ms);
         self.connector.ask(connection, "register", &beat).await?;
         let heartbeat = Heartbeat::start(Pulse {
             connector: self.connector.clone(),
@@ -86,6 +91,7 @@ impl Shared {
             death_time: config.death_time(),
             keys: keys.clone(),
             registration: registration.clone(),
+            last_beat_ms: Some(now_ms),
             mode: config.mode(),
             retention: agreement.retention,
             clock: self.clock.clone(),

@@ -120,12 +120,16 @@ fn check_version(info: &Value, connector: &Connector) -> Result<(), RedisStreams
 }
 
 fn check_type(kind: &Value, keys: &Keys, connector: &Connector) -> Result<(), RedisStreamsError> {
-    if let Some((code, reason)) = entry::error(kind)
-        && matches!(code, "NOAUTH" | "NOPERM")
-    {
-        return Err(RedisStreamsError::Authentication {
-            address: connector.address().to_owned(),
-            reason,
+    if let Some((code, answer)) = entry::error(kind) {
+        return Err(match code {
+            "NOAUTH" => RedisStreamsError::Authentication {
+                address: connector.address().to_owned(),
+                reason: answer,
+            },
+            _ => RedisStreamsError::CommandRefused {
+                command: "TYPE",
+                answer,
+            },
         });
     }
     match entry::text(kind).as_deref() {

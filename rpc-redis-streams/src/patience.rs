@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, RedisResult, Value};
+use redis::{ConnectionLike, RedisError, RedisResult, Value};
 
 /// A connection of the redis crate, whose own limit is one for each answer, and which goes on waiting for the others of a
 /// pipeline after one has not come: a beat of seven commands would take seven times as long to fail.
@@ -25,12 +25,20 @@ impl PatientConnection {
         while answers.len() < count {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into());
             }
             self.inner.set_read_timeout(Some(left))?;
-            answers.push(self.inner.recv_response()?);
+            answers.push(self.inner.recv_response().map_err(silence)?);
         }
         Ok(answers)
+    }
+}
+
+/// A socket on which nothing comes in time says "resource temporarily unavailable".
+fn silence(error: RedisError) -> RedisError {
+    match error.is_timeout() {
+        true => io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into(),
+        false => error,
     }
 }
 

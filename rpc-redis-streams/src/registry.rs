@@ -59,6 +59,13 @@ impl Registration {
         }
     }
 
+    /// The question for the last beat under its name: ZSCORE.
+    pub(crate) fn ask_last_beat(&self, keys: &Keys) -> Cmd {
+        let mut question = redis::cmd("ZSCORE");
+        question.arg(self.beats(keys)).arg(self.name());
+        question
+    }
+
     /// The commands of one beat, at `now_ms` on Redis's clock: ZADD, HSET, and two PEXPIRE. Subscribers also sweep
     /// their dead from the list of beats.
     pub(crate) fn beat(&self, keys: &Keys, now_ms: u64) -> redis::Pipeline {
@@ -232,10 +239,15 @@ pub(crate) fn count_live(beats: &str, now_ms: u64, death_time: Duration) -> Cmd 
 pub(crate) fn scores(answer: Value) -> Vec<(String, u64)> {
     let mut values = entry::list(answer).into_iter();
     std::iter::from_fn(|| {
-        let (member, score) = (values.next()?, values.next()?);
-        // Scores are doubles; times in ms fit exactly.
-        let score: f64 = entry::text(&score)?.parse().ok()?;
-        Some((entry::text(&member)?, score as u64))
+        let (member, beat) = (values.next()?, values.next()?);
+        Some((entry::text(&member)?, beat_ms(&beat)?))
     })
     .collect()
+}
+
+/// A beat, from its score.
+pub(crate) fn beat_ms(score: &Value) -> Option<u64> {
+    // Scores are doubles; times in ms fit exactly.
+    let score: f64 = entry::text(score)?.parse().ok()?;
+    Some(score as u64)
 }

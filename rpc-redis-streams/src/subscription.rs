@@ -79,7 +79,7 @@ impl Subscription {
     pub(crate) fn ends_at(&mut self, last: EntryId, stream: &str) {
         let read = self.cursor;
         if last < read {
-            tracing::warn!(stream, %last, %read, "the stream was replaced; reading it from its start");
+            tracing::warn!(stream, %last, %read, "the stream was replaced (redis has lost data, or somebody deleted it); reading it from its start");
             self.cursor = EntryId::ZERO;
             self.gaps = Gaps::of_new_stream();
         }

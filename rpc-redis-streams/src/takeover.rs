@@ -27,6 +27,13 @@ pub(crate) struct Estate {
     pub(crate) min_idle: Duration,
 }
 
+impl Estate {
+    /// Whether its consumer has said that it leaves it to others.
+    pub(crate) fn is_handed_back(&self) -> bool {
+        self.beat == HANDED_BACK.to_string()
+    }
+}
+
 /// Between the heartbeat, which knows who is dead, and the reader, which takes over.
 #[derive(Debug, Default)]
 pub(crate) struct Estates {
@@ -141,18 +148,31 @@ impl Sweeper {
         let beat_of = |name: &str| workers.iter().find(|(worker, _)| worker == name).map(|(_, beat)| *beat);
         let mut open = Vec::new();
         self.found_foreign = false;
+        let known = estates.open();
         for consumer in consumers.iter().filter(|consumer| consumer.pending > 0) {
             match (dead(&consumer.name), beat_of(&consumer.name)) {
-                (Some(true), Some(beat)) => open.push(Estate {
-                    consumer: consumer.name.clone(),
-                    beat: beat.to_string(),
-                    // What was handed back may be taken at once.
-                    min_idle: if beat == HANDED_BACK {
-                        Duration::ZERO
-                    } else {
-                        self.death_time
-                    },
-                }),
+                (Some(true), Some(beat)) => {
+                    let estate = Estate {
+                        consumer: consumer.name.clone(),
+                        beat: beat.to_string(),
+                        // What was handed back may be taken at once.
+                        min_idle: if beat == HANDED_BACK {
+                            Duration::ZERO
+                        } else {
+                            self.death_time
+                        },
+                    };
+                    if !estate.is_handed_back() && !known.contains(&estate) {
+                        let (stream, entries) = (&self.keys.requests, consumer.pending);
+                        tracing::warn!(
+                            stream,
+                            worker = estate.consumer,
+                            entries,
+                            "a worker has stopped beating and counts as dead; others take over the entries that it held"
+                        );
+                    }
+                    open.push(estate);
+                }
                 // Nobody counts as unregistered before this observer has watched for as long as a death takes.
                 (None, None)
                     if consumer.name != self.own && consumer.idle >= FOREIGN_IDLE && liveness.is_dead(HANDED_BACK) =>

@@ -340,7 +340,7 @@ impl Writer {
         match renewal {
             Renewal::Kept => {}
             Renewal::Reopened => {
-                let why = "the inbox was deleted while the call waited, and a reply with it";
+                let why = "the inbox was lost while the call waited (redis has lost data, or somebody deleted it), and a reply with it";
                 self.endpoint.replies_lost(self.last_sent, why);
             }
             Renewal::Replaced => {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -267,6 +268,48 @@ async fn a_server_that_cannot_beat_says_so() {
             !log.lines(&["cannot beat", "stream=\"silent\"", "WRONGTYPE"]).is_empty()
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_live_workers_of_one_name_are_reported_and_a_successor_is_not() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::start().await;
+        let serve = async || {
+            let config = Config::builder()
+                .url(server.url())
+                .stream("named")
+                .group("workers")
+                .consumer("pod-a")
+                .heartbeat_interval(Duration::from_millis(100));
+            let io = RedisStreamsIo::connect(config.build().unwrap()).await.unwrap();
+            let builder = RpcChannel::builder(io).serve(support::server(&Gate::new())).unwrap();
+            builder.start().await.unwrap()
+        };
+        let has_beaten = async |times: usize| {
+            let mut beats = HashSet::new();
+            eventually(SOON, "it beats", async || {
+                let beat = server.command(&["ZSCORE", "{named}:workers:workers", "pod-a"]).await;
+                beats.insert(format!("{beat:?}"));
+                beats.len() > times
+            })
+            .await;
+        };
+        let reports = || {
+            log.lines(&["another server of this name", "stream=\"named\"", "pod-a"])
+                .len()
+        };
+        let first = serve().await;
+        has_beaten(3).await;
+        // As if killed: it beats no more.
+        drop(first);
+        let _second = serve().await;
+        has_beaten(5).await;
+        assert_eq!(reports(), 0);
+        let _third = serve().await;
+        eventually(SOON, "it is reported", async || reports() > 0).await;
     })
     .await;
 }

@@ -55,14 +55,7 @@ impl Dispatcher {
                 self.settlements.settle(*slot, End::Answered(reply));
             }
             (Some(Outcome::Returned(_)), Kind::Notification) => self.settlements.settle(*slot, End::Done),
-            (Some(outcome), Kind::Notification) => {
-                let total = self.counters.failed_notifications.add(1);
-                if self.failing.due().is_some() {
-                    let (method, attempt) = (method.descriptor.name(), request.attempt);
-                    tracing::warn!(method, call = %slot.call, attempt, total, ?outcome, "notifications fail");
-                }
-                self.failed(job, &outcome);
-            }
+            (Some(outcome), Kind::Notification) => self.failed(job, &outcome),
         }
     }
 
@@ -101,20 +94,27 @@ impl Dispatcher {
     /// A notification has failed. Only a worker's is tried again (a subscriber is one of many), and not one that is not even
     /// understood.
     fn failed(self: &Arc<Self>, mut job: Job, outcome: &Outcome) {
-        let attempts = job.request.attempt;
+        let total = self.counters.failed_notifications.add(1);
+        let (method, call, attempt) = (job.method.descriptor.name(), job.slot.call, job.request.attempt);
         let misunderstood = matches!(outcome, Outcome::Fault(fault) if fault.kind == FaultKind::BadArguments);
-        let once = misunderstood || job.method.descriptor.is_at_most_once();
-        if job.slot.origin == Origin::Group && !once && attempts < self.settings.max_deliveries {
-            job.request.attempt += 1;
-            return self.retry(job);
-        }
         let reason = match outcome {
             Outcome::Fault(fault) if misunderstood => format!("bad arguments: {}", fault.message),
             Outcome::Fault(fault) => format!("the handler failed: {}: {}", fault.kind.name(), fault.message),
             // The error itself may hold what does not belong here.
             _ => "the handler returned an error, which is not kept here: log it in the handler".to_owned(),
         };
-        self.settlements.keep(job.slot, &job.request, reason, None);
+        let once = misunderstood || job.method.descriptor.is_at_most_once();
+        let again = job.slot.origin == Origin::Group && !once && attempt < self.settings.max_deliveries;
+        let why = reason.clone();
+        self.failing.happened(move |_| {
+            tracing::warn!(method, %call, attempt, total, why, again, "notifications fail; this is the last of them");
+        });
+        if again {
+            job.request.attempt += 1;
+            self.retry(job);
+        } else {
+            self.settlements.keep(job.slot, &job.request, reason, None);
+        }
     }
 
     /// The IO will never grant the key of a request.

@@ -113,7 +113,8 @@ impl GroupReader {
                 self.endpoint.missed(1);
                 continue;
             }
-            tracing::info!(entry = %entry.id, from = estate.consumer, "took over a dead worker's entry");
+            let closed = estate.is_handed_back();
+            tracing::info!(entry = %entry.id, from = estate.consumer, closed, "took over the entry of a worker that is gone");
             taken += 1;
             if alone {
                 self.alone = Some((entry.id, Instant::now()));
