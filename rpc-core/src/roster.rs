@@ -110,8 +110,9 @@ impl Roster {
         !self.missing.is_empty()
     }
 
-    pub(crate) fn has_looked(&self) -> bool {
-        self.last.is_some()
+    /// Whether no server counts as there any more for having been seen.
+    pub(crate) fn is_outdated(&self, now: Instant) -> bool {
+        self.last.as_ref().is_none_or(|last| now - last.at > FRESH)
     }
 
     /// What is known of the servers of `service`, for a person.

@@ -195,7 +195,7 @@ impl Alive {
         shared.counters.calls.add(1);
         if kind == Kind::Call && target == Target::Stream {
             if !shared.settings.fail_fast {
-                shared.want_first_look();
+                shared.want_look();
             } else if !shared.is_served_now(method, started) {
                 // Rarely, and a large future: not within that of each call.
                 Box::pin(self.find_server(method, started, deadline)).await?;

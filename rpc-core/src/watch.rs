@@ -56,9 +56,9 @@ impl Shared {
         self.roster().judge(service_of(method), now, now) == Verdict::Served
     }
 
-    /// Asks for a first look, without waiting for it.
-    pub(crate) fn want_first_look(&self) {
-        if !self.roster().has_looked() {
+    /// Asks for a look, without waiting for it, if the last one says nothing any more.
+    pub(crate) fn want_look(&self) {
+        if self.roster().is_outdated(Instant::now()) {
             self.wanted.notify_one();
         }
     }
@@ -78,9 +78,11 @@ impl Shared {
         let mut calls = 0;
         loop {
             let pause = if self.roster().is_missing_any() { ANXIOUS } else { CALM };
+            // Then the next call asks for a look: a process may have a thousand channels that do nothing.
+            let rests = self.in_flight.len() == 0 && self.roster().is_outdated(Instant::now());
             tokio::select! {
                 () = self.wanted.notified() => {}
-                () = sleep(pause) => {
+                () = sleep(pause), if !rests => {
                     let made = self.counters.calls.get();
                     let idle = made == calls && self.in_flight.len() == 0;
                     calls = made;

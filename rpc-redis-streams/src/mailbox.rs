@@ -1,7 +1,10 @@
 //! Keeping the inbox of this session alive, and noticing when it is gone.
 
+use std::time::Duration;
+
 use redis::Cmd;
 use rpc_core::EntryId;
+use tokio::time::Instant;
 
 use crate::connection::Connection;
 use crate::entry;
@@ -11,14 +14,13 @@ use crate::membership::INBOX_TTL;
 use crate::meta;
 use crate::shared::Shared;
 
-/// How many ticks, of half a second each, pass between two renewals while nobody waits for a reply.
-const IDLE_TICKS: u32 = 40;
+/// How long a renewal lasts while nobody waits for a reply.
+const REST: Duration = Duration::from_secs(20);
 
 /// What the writer knows of the inbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mailbox {
-    /// How many ticks have passed since it was renewed.
-    quiet_ticks: u32,
+    renewed: Instant,
     /// It is gone, and could not be opened again yet.
     lost: bool,
     /// Where the stream began when it was last found deleted.
@@ -40,15 +42,19 @@ impl Mailbox {
     /// Of a stream that `began` so, as far as it was known before anything was sent.
     pub(crate) fn new(began: Option<EntryId>) -> Self {
         Self {
+            // It was opened just before.
+            renewed: Instant::now(),
+            lost: false,
             began,
-            ..Self::default()
         }
     }
 
-    /// Whether it is time to renew the inbox: often while somebody waits for a reply, so that its loss is noticed soon.
-    pub(crate) fn tick(&mut self, somebody_waits: bool) -> bool {
-        self.quiet_ticks += 1;
-        somebody_waits || self.lost || self.quiet_ticks >= IDLE_TICKS
+    /// How long the inbox need not be renewed: not at all while somebody waits for a reply, so that its loss is noticed soon.
+    pub(crate) fn rest(&self, somebody_waits: bool, now: Instant) -> Duration {
+        match somebody_waits || self.lost {
+            true => Duration::ZERO,
+            false => REST.saturating_sub(now - self.renewed),
+        }
     }
 
     /// Whether replies have nowhere to go.
@@ -66,7 +72,7 @@ impl Mailbox {
         io: &Shared,
         connection: &mut Connection,
     ) -> Result<Renewal, RedisStreamsError> {
-        self.quiet_ticks = 0;
+        self.renewed = Instant::now();
         let inbox = io.destination.inbox();
         let mut renew = redis::pipe();
         renew.cmd("PEXPIRE").arg(&inbox).arg(INBOX_TTL.as_millis() as u64);
@@ -160,12 +166,13 @@ mod tests {
 
     #[test]
     fn it_is_renewed_often_while_somebody_waits_or_it_is_lost() {
-        let mut mailbox = Mailbox::default();
-        assert!(mailbox.tick(true));
-        assert!(!mailbox.tick(false));
+        let mut mailbox = Mailbox::new(None);
+        let opened = mailbox.renewed;
+        assert_eq!(mailbox.rest(false, opened), REST);
+        assert_eq!(mailbox.rest(false, opened + REST / 4), REST * 3 / 4);
+        assert!(mailbox.rest(false, opened + REST).is_zero());
+        assert!(mailbox.rest(true, opened).is_zero());
         mailbox.lost = true;
-        assert!(mailbox.tick(false));
-        mailbox.lost = false;
-        assert_eq!((0..).take_while(|_| !mailbox.tick(false)).count(), 36);
+        assert!(mailbox.rest(false, opened).is_zero());
     }
 }

@@ -70,7 +70,11 @@ impl Shared {
             let creation = create_group(connection, &self.connector, &self.destination).await?;
             if creation.created {
                 let (stream, group) = (&keys.requests, &self.destination.group);
-                tracing::info!(stream, group, "created the group: it runs every call, as do other groups of the stream");
+                tracing::info!(
+                    stream,
+                    group,
+                    "created the group: it runs every call, as do other groups of the stream"
+                );
             }
         }
         let names: Vec<String> = services.iter().map(|service| service.name().to_owned()).collect();

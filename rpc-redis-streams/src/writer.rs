@@ -4,6 +4,7 @@ mod selection;
 
 use std::collections::HashSet;
 use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use rpc_core::io::{Endpoint, SendFailure};
 use rpc_core::message::Target;
 use rpc_core::{IoError, Mode};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::backlog::Backlog;
 use crate::commands::Commands;
@@ -100,27 +101,45 @@ impl Writer {
 
     /// Writes until the IO is stopped.
     pub(crate) async fn run(mut self) {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = pin!(sleep(Duration::ZERO));
+        // Whether the next tick is late, because there is nothing to look after.
+        let mut rests = false;
         let io = Arc::clone(&self.io);
         let write = async {
             loop {
                 tokio::select! {
                     () = io.outbox.filled() => {
+                        if mem::take(&mut rests) {
+                            tick.as_mut().reset(Instant::now() + TICK);
+                        }
                         // Others who are ready to run may have something to add.
                         let_others_run().await;
                         self.flush().await;
                     }
-                    _ = tick.tick() => {
+                    () = tick.as_mut() => {
                         self.look_for_claim().await;
                         self.keep_inbox().await;
                         // It may have been mended.
                         self.io.outbox.settle(0, mem::take(&mut self.parked));
+                        let pause = self.pause();
+                        rests = pause > TICK;
+                        tick.as_mut().reset(Instant::now() + pause);
                     }
                 }
             }
         };
         io.stopped.run_until_cancelled(write).await;
+    }
+
+    /// When to look after things again, if nothing is written meanwhile. A process may have a thousand sessions that do nothing.
+    fn pause(&self) -> Duration {
+        match self.agreement.claimed || self.refused.is_some() {
+            true => self
+                .mailbox
+                .rest(self.endpoint.in_flight() > 0, Instant::now())
+                .max(TICK),
+            false => TICK,
+        }
     }
 
     async fn flush(&mut self) {
@@ -320,7 +339,8 @@ impl Writer {
     }
 
     async fn keep_inbox(&mut self) {
-        if self.mailbox.tick(self.endpoint.in_flight() > 0) {
+        let somebody_waits = self.endpoint.in_flight() > 0;
+        if self.mailbox.rest(somebody_waits, Instant::now()).is_zero() {
             let renewal = self.mailbox.renew(&self.io, &mut self.connection).await;
             self.renewed(renewal).await;
         }
