@@ -76,7 +76,8 @@ async fn client() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::main]
+// One thread is enough for handlers that never block, and the quickest where calls are few.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     log_to_stderr();
     match std::env::args().nth(1).as_deref() {
