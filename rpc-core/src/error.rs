@@ -28,7 +28,7 @@ pub enum CallError<E = Infallible> {
         /// How long the caller waited.
         timeout: Duration,
         /// What may be the reason, and what to do about it, for a person: no connection, or how many servers of it were alive and
-        /// how many requests waited or ran, as of the last two seconds.
+        /// how many requests waited or ran, and when that was seen.
         standing: String,
     },
 
@@ -47,9 +47,7 @@ pub enum CallError<E = Infallible> {
     },
 
     /// The servers had no room for the call; it did not run.
-    #[error(
-        "{method}: overloaded: {reason}; retry after a pause, or make room: more workers in a group, a longer `max_queue_size` in broadcast"
-    )]
+    #[error("{method}: overloaded: {reason}; retry after a pause")]
     Overloaded {
         /// The method that was called.
         method: &'static str,

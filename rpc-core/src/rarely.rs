@@ -23,8 +23,10 @@ pub(crate) struct Rarely {
 struct State {
     reported: Option<Instant>,
     unreported: u64,
-    /// Of the last that is unreported; if there is one, a task waits to run it.
+    /// Of the last that is unreported.
     last: Option<Report>,
+    /// Whether a task waits to report it.
+    waited_for: bool,
 }
 
 impl Rarely {
@@ -39,27 +41,43 @@ impl Rarely {
     pub(crate) fn happened(&self, report: impl FnOnce(u64) + Send + 'static) {
         let mut state = lock(&self.state);
         state.unreported += 1;
-        let waited_for = state.last.replace(Box::new(report)).is_some();
-        let due = state.reported.map(|last| last + INTERVAL);
-        match due.filter(|due| *due > Instant::now()) {
-            None => {
-                drop(state);
-                self.report_rest();
-            }
-            Some(due) if !waited_for => {
-                let state = Arc::clone(&self.state);
-                self.runtime.spawn(async move {
-                    sleep_until(due).await;
-                    say(&state);
-                });
-            }
-            Some(_) => {}
+        state.last = Some(Box::new(report));
+        if state.due().is_none_or(|due| due <= Instant::now()) {
+            drop(state);
+            say(&self.state);
+        } else if !state.waited_for {
+            state.waited_for = true;
+            self.runtime.spawn(say_when_due(Arc::clone(&self.state)));
         }
     }
 
     /// Reports what is unreported.
     pub(crate) fn report_rest(&self) {
         say(&self.state);
+    }
+}
+
+impl State {
+    /// When the next report may be made, if there has been one.
+    fn due(&self) -> Option<Instant> {
+        self.reported.map(|last| last + INTERVAL)
+    }
+}
+
+/// Ends when everything is reported, by whomever.
+async fn say_when_due(state: Arc<Mutex<State>>) {
+    loop {
+        let due = {
+            let mut state = lock(&state);
+            let due = state.due().filter(|_| state.last.is_some());
+            state.waited_for = due.is_some();
+            due
+        };
+        let Some(due) = due else { return };
+        sleep_until(due).await;
+        if lock(&state).due().is_some_and(|due| due <= Instant::now()) {
+            say(&state);
+        }
     }
 }
 
@@ -85,7 +103,7 @@ impl fmt::Debug for Rarely {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::sleep;
+    use tokio::time::{advance, sleep};
 
     use super::*;
 
@@ -121,6 +139,22 @@ mod tests {
         assert_eq!(log.take(), [("soon again", 1)]);
         trouble.happened(log.line("later"));
         assert_eq!(log.take(), [("later", 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_just_in_time_does_not_bring_the_next_forward() {
+        let (trouble, log) = (Rarely::new(Handle::current()), Log::default());
+        (0..2).for_each(|_| trouble.happened(log.line("early")));
+        // Before whoever waits to report the second can run.
+        advance(INTERVAL).await;
+        trouble.happened(log.line("in time"));
+        trouble.happened(log.line("after it"));
+        assert_eq!(log.take(), [("early", 1), ("in time", 2)]);
+        sleep(INTERVAL / 2).await;
+        assert_eq!(log.take(), []);
+        sleep(INTERVAL).await;
+        assert_eq!(log.take(), [("after it", 1)]);
+        assert!(!lock(&trouble.state).waited_for);
     }
 
     #[tokio::test(start_paused = true)]

@@ -253,7 +253,7 @@ impl Settlements {
             );
         });
         for (slot, request) in dropped {
-            let message = format!("the server's queue of {capacity} was full");
+            let message = format!("the server's queue of {capacity} was full (`max_queue_size`)");
             self.refuse(*slot, request, Fault::new(FaultKind::Overloaded, message));
         }
     }

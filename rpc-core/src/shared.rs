@@ -145,6 +145,8 @@ impl Shared {
         }
         self.end();
         self.io.close().await;
+        // Of handlers that could not be dropped.
+        self.dispatcher.report_rest();
         self.closed.cancel();
     }
 
@@ -161,9 +163,9 @@ impl Shared {
     /// Refuses further calls and ends those that wait.
     fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
-        self.dispatcher.report_rest();
         self.in_flight
             .end_all(|_, _, _| true, |method| CallError::Closed { method });
+        self.dispatcher.report_rest();
     }
 }
 

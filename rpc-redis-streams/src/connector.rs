@@ -119,7 +119,7 @@ impl Connector {
             return Err(match code {
                 // Of a server that has no password, or refuses this one.
                 "WRONGPASS" | "NOAUTH" => self.denied(answer),
-                _ if answer.contains("AUTH") => self.denied(answer),
+                _ if code != "NOPERM" && answer.contains("AUTH") => self.denied(answer),
                 _ if answer.contains("out of range") => RedisStreamsError::NoDatabase {
                     address: self.address.clone(),
                     database: login.db(),
@@ -184,7 +184,11 @@ impl Connector {
         }
         match error.kind() {
             // A TLS handshake with something that does not speak TLS, or is not whom its certificate names.
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => RedisStreamsError::NotRedis {
+            io::ErrorKind::InvalidData => RedisStreamsError::NotRedis {
+                address,
+                reason: error.to_string(),
+            },
+            io::ErrorKind::UnexpectedEof => RedisStreamsError::HungUp {
                 address,
                 reason: error.to_string(),
             },

@@ -73,8 +73,8 @@ pub enum RedisStreamsError {
 
     /// The connection was closed in place of an answer to the login.
     #[error(
-        "{address} hung up at the login: {reason}; redis may be stopping there, or something else listens (correct port and \
-         `redis://` or `rediss://` in the `url`)"
+        "{address} hung up at the login: {reason}; redis may be stopping there, or have as many clients as it takes (`maxclients`), or \
+         something else listens (correct port and `redis://` or `rediss://` in the `url`)"
     )]
     HungUp {
         /// The address, without credentials.

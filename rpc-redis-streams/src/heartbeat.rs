@@ -19,7 +19,7 @@ use crate::patience::PatientConnection;
 use crate::registry::{Registration, beat_ms, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
-use crate::takeover::{Estates, HANDED_BACK, Sweeper};
+use crate::takeover::{Estates, Sweeper};
 use crate::trim::{Trimmer, is_due};
 
 /// The thread needs little: it formats a few commands.
@@ -57,8 +57,8 @@ pub(crate) struct Pulse {
     pub(crate) death_time: Duration,
     pub(crate) keys: Keys,
     pub(crate) registration: Registration,
-    /// Its last beat, as it is in Redis unless somebody else beats under the same name; not known while one is under way, or
-    /// has failed: Redis may have it or not.
+    /// Its last beat: Redis has no later one, unless somebody else beats under the same name. Not known while one is under way, or has
+    /// failed: Redis may have it or not.
     pub(crate) last_beat_ms: Option<u64>,
     pub(crate) mode: Mode,
     pub(crate) retention: Retention,
@@ -218,7 +218,7 @@ impl Pulse {
         Ok(self.leads(&workers, now_ms))
     }
 
-    /// Says so when somebody else beats under this server's name. One that has died does not, nor one that is leaving.
+    /// Says so when somebody else beats under this server's name. One that has died does not, nor one that has left.
     fn look_for_namesake(&mut self, connection: &mut PatientConnection) -> RedisResult<()> {
         let Some(own) = self.last_beat_ms else { return Ok(()) };
         let beat = match self.registration.ask_last_beat(&self.keys).query(connection) {
@@ -227,15 +227,23 @@ impl Pulse {
             Err(error) if refusal(&error).is_some() => None,
             Err(error) => return Err(error),
         };
-        let is_foreign = beat.is_some_and(|beat| beat != HANDED_BACK && beat != own);
-        if is_foreign && is_due(&mut self.troubles.namesake) {
+        // An earlier one is its own: Redis has lost the later ones.
+        if beat.is_some_and(|beat| beat > own) && is_due(&mut self.troubles.namesake) {
             let (stream, name) = (&self.keys.requests, self.registration.name());
-            tracing::error!(
-                stream,
-                name,
-                "another server of this name beats, too: each runs what the other holds, so that calls run twice; give each a \
-                 `consumer` of its own (in broadcast a `session_id`), or none"
-            );
+            match self.mode {
+                Mode::Group => tracing::error!(
+                    stream,
+                    name,
+                    "another worker of this name beats, too: each runs what the other holds, so that calls run twice; give each a \
+                     `consumer` of its own, or none"
+                ),
+                Mode::Broadcast => tracing::error!(
+                    stream,
+                    name,
+                    "another subscriber of this session beats, too: each takes the replies of the other; give each a `session_id` of \
+                     its own, or none"
+                ),
+            }
         }
         Ok(())
     }

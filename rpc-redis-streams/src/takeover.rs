@@ -89,6 +89,8 @@ pub(crate) struct Sweeper {
     linger: Duration,
     /// Since when the dead have been seen without pending entries.
     settled: Vec<(String, Instant)>,
+    /// Whose death was reported, and their last beats.
+    reported: Vec<(String, u64)>,
     looked_for_foreign: Option<Instant>,
     /// Whether the last look found any; then it is looked again at each beat.
     found_foreign: bool,
@@ -103,6 +105,7 @@ impl Sweeper {
             death_time,
             linger: block_timeout + Duration::from_secs(1),
             settled: Vec::new(),
+            reported: Vec::new(),
             looked_for_foreign: None,
             found_foreign: false,
         }
@@ -148,11 +151,22 @@ impl Sweeper {
         let beat_of = |name: &str| workers.iter().find(|(worker, _)| worker == name).map(|(_, beat)| *beat);
         let mut open = Vec::new();
         self.found_foreign = false;
-        let known = estates.open();
+        self.reported.retain(|known| workers.contains(known));
         for consumer in consumers.iter().filter(|consumer| consumer.pending > 0) {
             match (dead(&consumer.name), beat_of(&consumer.name)) {
                 (Some(true), Some(beat)) => {
-                    let estate = Estate {
+                    let death = (consumer.name.clone(), beat);
+                    if beat != HANDED_BACK && !self.reported.contains(&death) {
+                        let (stream, worker, entries) = (&self.keys.requests, &consumer.name, consumer.pending);
+                        tracing::warn!(
+                            stream,
+                            worker,
+                            entries,
+                            "a worker has stopped beating and counts as dead; others take over the entries that it held"
+                        );
+                        self.reported.push(death);
+                    }
+                    open.push(Estate {
                         consumer: consumer.name.clone(),
                         beat: beat.to_string(),
                         // What was handed back may be taken at once.
@@ -161,17 +175,7 @@ impl Sweeper {
                         } else {
                             self.death_time
                         },
-                    };
-                    if !estate.is_handed_back() && !known.contains(&estate) {
-                        let (stream, entries) = (&self.keys.requests, consumer.pending);
-                        tracing::warn!(
-                            stream,
-                            worker = estate.consumer,
-                            entries,
-                            "a worker has stopped beating and counts as dead; others take over the entries that it held"
-                        );
-                    }
-                    open.push(estate);
+                    });
                 }
                 // Nobody counts as unregistered before this observer has watched for as long as a death takes.
                 (None, None)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rpc_core::{Mode, RpcChannel};
 use rpc_redis_streams::{Config, RedisStreamsError, RedisStreamsIo};
 use support::{EchoClient, Gate, older};
-use tests::{RedisServer, eventually, within};
+use tests::{RedisServer, eventually, eventually_some, within};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ async fn set_user(server: &RedisServer) {
 
 async fn connect(server: &RedisServer, mode: Mode) -> Result<RedisStreamsIo, RedisStreamsError> {
     let config = Config::builder()
-        .url(format!("redis://calc:secret@127.0.0.1:{}", server.port()))
+        .url(format!("redis://calc:secret@127.0.0.1:{}/1", server.port()))
         .stream("calc")
         .heartbeat_interval(Duration::from_millis(100))
         .death_time(Duration::from_millis(300));
@@ -77,8 +77,10 @@ async fn the_acl_of_the_docs_is_enough() {
             assert!(!io.workers().await.unwrap().is_empty());
             io.entries(.., 10).await.unwrap();
             if mode == Mode::Group {
-                let letters = io.dead_letters(10).await.unwrap();
-                io.discard(letters[0].id).await.unwrap();
+                let letter = eventually_some(SOON, "the dead letter", async || {
+                    io.dead_letters(10).await.unwrap().into_iter().next()
+                });
+                io.discard(letter.await.id).await.unwrap();
             }
             channel.close().await;
             worker.close().await;

@@ -68,6 +68,19 @@ async fn each_kind_of_wrong_server_has_an_error_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_up_is_not_taken_for_another_protocol() {
+    within(LIMIT, async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let hang_up = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        let error = refusal(Config::builder().url(url)).await;
+        assert!(matches!(error, RedisStreamsError::HungUp { .. }), "{error:?}");
+        hang_up.join().unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_redis_without_what_is_needed_is_too_old() {
     within(LIMIT, async {
         // As the answer to everything; only INFO's is looked at before it is refused.

@@ -298,7 +298,7 @@ async fn two_live_workers_of_one_name_are_reported_and_a_successor_is_not() {
             .await;
         };
         let reports = || {
-            log.lines(&["another server of this name", "stream=\"named\"", "pod-a"])
+            log.lines(&["another worker of this name", "stream=\"named\"", "pod-a"])
                 .len()
         };
         let first = serve().await;
@@ -307,9 +307,58 @@ async fn two_live_workers_of_one_name_are_reported_and_a_successor_is_not() {
         drop(first);
         let _second = serve().await;
         has_beaten(5).await;
+        // As if Redis had lost its last beats.
+        server.command(&["ZADD", "{named}:workers:workers", "1", "pod-a"]).await;
+        has_beaten(3).await;
         assert_eq!(reports(), 0);
         let _third = serve().await;
-        eventually(SOON, "it is reported", async || reports() > 0).await;
+        eventually(SOON, "both report it", async || reports() >= 2).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_dies_with_work_in_hand_is_reported_and_one_that_closes_is_not() {
+    within(LIMIT, async {
+        let log = Log::start();
+        let server = RedisServer::start().await;
+        let config = |consumer: &str| {
+            Config::builder()
+                .url(server.url())
+                .stream("mourned")
+                .group("workers")
+                .consumer(consumer)
+                .close_grace(Duration::ZERO)
+                .heartbeat_interval(Duration::from_millis(100))
+                .death_time(Duration::from_millis(300))
+        };
+        let gate = Gate::new();
+        let serve = async |consumer: &str| {
+            let io = RedisStreamsIo::connect(config(consumer).build().unwrap())
+                .await
+                .unwrap();
+            let builder = RpcChannel::builder(io).serve(support::server(&gate)).unwrap();
+            builder.start().await.unwrap()
+        };
+        let io = RedisStreamsIo::connect(config("caller").build().unwrap())
+            .await
+            .unwrap();
+        let echo = EchoClient::new(&RpcChannel::open(io).await.unwrap());
+        let reports = |of: &str| log.lines(&["has stopped beating", "stream=\"mourned\"", of]).len();
+
+        let closes = serve("closes").await;
+        let held = tokio::spawn(echo.gated(1));
+        eventually(SOON, "it runs", async || gate.runs() == 1).await;
+        closes.close().await;
+        let dies = serve("dies").await;
+        eventually(SOON, "it runs there", async || gate.runs() == 2).await;
+        drop(dies);
+        let _lives = serve("lives").await;
+        eventually(SOON, "the death is reported", async || reports("worker=\"dies\"") == 1).await;
+        eventually(SOON, "it runs again", async || gate.runs() == 3).await;
+        gate.open();
+        assert_eq!(held.await.unwrap().unwrap(), 1);
+        assert_eq!((reports("closes"), reports("worker=\"dies\"")), (0, 1));
     })
     .await;
 }
