@@ -91,7 +91,7 @@ impl Backlog {
         if waiting > self.bound {
             let whose = group.map_or("a first worker".to_owned(), |group| format!("the group `{group}`"));
             self.refusal = Some(format!(
-                "{waiting} requests wait for {whose}, which needs more workers, and `max_backlog` is {}",
+                "{waiting} requests wait for {whose}, and `max_backlog` is {}",
                 self.bound
             ));
         }
