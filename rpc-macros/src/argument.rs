@@ -19,8 +19,10 @@ pub(crate) enum Argument {
 pub(crate) struct WireArgument {
     pub(crate) name: Ident,
     pub(crate) ty: Type,
-    /// Whether callers may leave it out.
+    /// Whether callers may leave it out, if they leave out all that follow.
     pub(crate) optional: bool,
+    /// What says so, beside its type.
+    default: Option<Attribute>,
 }
 
 /// Reads an argument, and takes the attributes that are ours away from it; `None` if it is unusable.
@@ -37,13 +39,33 @@ pub(crate) fn parse(argument: &mut PatType, has_body: bool, errors: &mut Errors)
     Some(Argument::Wire(Box::new(WireArgument {
         name: name?,
         ty: ty.clone(),
-        optional: markers.default || is_option,
+        optional: markers.default.is_some() || is_option,
+        default: markers.default,
     })))
+}
+
+/// Arguments travel by position, so that only the last ones can be missing.
+pub(crate) fn check_order(arguments: &[Argument], errors: &mut Errors) {
+    let mut required = None;
+    for argument in arguments.iter().rev() {
+        let Argument::Wire(argument) = argument else { continue };
+        match (required, &argument.default) {
+            (Some(required), Some(default)) => {
+                let message = format!(
+                    "arguments travel by position, so this one cannot be missing where `{required}` is given: put it \
+                     behind all that have to be there, or drop the attribute and make it an `Option`"
+                );
+                errors.at(default, message);
+            }
+            _ if !argument.optional => required = Some(&argument.name),
+            _ => {}
+        }
+    }
 }
 
 struct Markers {
     context: bool,
-    default: bool,
+    default: Option<Attribute>,
 }
 
 fn take_markers(attributes: &mut Vec<Attribute>, errors: &mut Errors) -> Markers {
@@ -75,7 +97,7 @@ fn take_markers(attributes: &mut Vec<Attribute>, errors: &mut Errors) -> Markers
     }
     Markers {
         context: !context.is_empty(),
-        default: !serde.is_empty(),
+        default: serde.into_iter().next(),
     }
 }
 

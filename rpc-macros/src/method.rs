@@ -215,6 +215,7 @@ fn parse_arguments(item: &mut TraitItemFn, errors: &mut Errors) -> Vec<Argument>
         }
         arguments.extend(argument);
     }
+    argument::check_order(&arguments, errors);
     arguments
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn claim(to: &Destination, estate: &Estate, most: usize, max_deliveri
     claim
         .arg(estate.min_idle.as_millis() as u64)
         .arg(most)
-        .arg(&estate.beat);
+        .arg(estate.beat.map_or(String::new(), |beat| beat.to_string()));
     claim.arg(max_deliveries).arg(u8::from(alone)).arg(LOOKED_AT.max(most));
     claim.arg(boundary_field(&to.group));
     claim

@@ -14,13 +14,14 @@ use crate::clock::Clock;
 use crate::connector::Connector;
 use crate::entry;
 use crate::keys::Keys;
+use crate::lasting::Lasting;
 use crate::meta::add_claim;
 use crate::patience::PatientConnection;
 use crate::registry::{Registration, beat_ms, is_recent, scores, sweep_subscribers};
 use crate::resp::Value;
 use crate::retention::Retention;
 use crate::takeover::{Estates, Sweeper};
-use crate::trim::{Trimmer, is_due};
+use crate::trim::Trimmer;
 
 /// The thread needs little: it formats a few commands.
 const STACK: usize = 256 << 10;
@@ -70,14 +71,14 @@ pub(crate) struct Pulse {
     pub(crate) troubles: Troubles,
 }
 
-/// What goes wrong, and when it was last reported.
+/// What goes wrong.
 #[derive(Debug)]
 pub(crate) struct Troubles {
     /// When a beat last succeeded.
     beaten: Instant,
-    silence: Option<Instant>,
-    claim: Option<Instant>,
-    namesake: Option<Instant>,
+    silence: Lasting,
+    claim: Lasting,
+    namesake: Lasting,
 }
 
 impl Default for Troubles {
@@ -85,9 +86,9 @@ impl Default for Troubles {
         Self {
             // Registering was the first.
             beaten: Instant::now(),
-            silence: None,
-            claim: None,
-            namesake: None,
+            silence: Lasting::default(),
+            claim: Lasting::default(),
+            namesake: Lasting::default(),
         }
     }
 }
@@ -228,7 +229,7 @@ impl Pulse {
             Err(error) => return Err(error),
         };
         // An earlier one is its own: Redis has lost the later ones.
-        if beat.is_some_and(|beat| beat > own) && is_due(&mut self.troubles.namesake) {
+        if beat.is_some_and(|beat| beat > own) && self.troubles.namesake.is_due() {
             let (stream, name) = (&self.keys.requests, self.registration.name());
             match self.mode {
                 Mode::Group => tracing::error!(
@@ -255,7 +256,7 @@ impl Pulse {
         add_claim(&mut claim, &self.keys, self.mode, self.retention);
         match claim.exec(connection) {
             Err(error) if refusal(&error).is_some() => {
-                if is_due(&mut self.troubles.claim) {
+                if self.troubles.claim.is_due() {
                     let meta = &self.keys.meta;
                     tracing::warn!(meta, %error, "redis refuses what says how the stream is used; delete it if it is foreign");
                 }
@@ -268,7 +269,7 @@ impl Pulse {
     /// Says so when own beats have failed for so long that others take this server for dead.
     fn report_silence(&mut self, error: &RedisError) {
         let silent = self.troubles.beaten.elapsed();
-        if silent >= self.death_time && is_due(&mut self.troubles.silence) {
+        if silent >= self.death_time && self.troubles.silence.is_due() {
             let stream = &self.keys.requests;
             tracing::warn!(
                 stream,

@@ -42,6 +42,7 @@ mod inbox;
 mod inspect;
 mod io;
 mod keys;
+mod lasting;
 mod lent;
 mod lifeline;
 mod mailbox;

@@ -25,21 +25,19 @@ impl PatientConnection {
         while answers.len() < count {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into());
+                return Err(silence());
             }
             self.inner.set_read_timeout(Some(left))?;
-            answers.push(self.inner.recv_response().map_err(silence)?);
+            // A socket on which nothing comes in time says "resource temporarily unavailable".
+            let answer = self.inner.recv_response();
+            answers.push(answer.map_err(|error| if error.is_timeout() { silence() } else { error })?);
         }
         Ok(answers)
     }
 }
 
-/// A socket on which nothing comes in time says "resource temporarily unavailable".
-fn silence(error: RedisError) -> RedisError {
-    match error.is_timeout() {
-        true => io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into(),
-        false => error,
-    }
+fn silence() -> RedisError {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time").into()
 }
 
 impl ConnectionLike for PatientConnection {

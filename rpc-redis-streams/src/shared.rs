@@ -1,7 +1,8 @@
 //! What the tasks of one IO share.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use crate::error::RedisStreamsError;
 use crate::fuse::Fuse;
 use crate::heartbeat::Heartbeat;
 use crate::keys::Keys;
+use crate::lasting::Lasting;
 use crate::meta::{self, Agreement};
 use crate::outbox::{Message, Outbox, Question};
 use crate::parts::{Lane, LargeReplies, Taken};
@@ -40,9 +42,6 @@ pub(crate) const READ_SIZE: usize = 384;
 
 /// How soon what Redis refused is tried again.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often the same kind of trouble is reported.
-const WARN_INTERVAL_MS: u64 = 5_000;
 
 /// How long a read blocks: for `most`, or until something else is to be done. BLOCK 0 would be for ever.
 pub(crate) fn block_for(most: Duration, until: Option<Duration>) -> Duration {
@@ -92,8 +91,8 @@ pub(crate) struct Shared {
     /// While the channel is open: to look which requests are still waited for.
     endpoint: Mutex<Option<Arc<dyn Endpoint>>>,
     pub(crate) opened: AtomicBool,
-    started: Instant,
-    warned_ms: AtomicU64,
+    /// By what is said of it.
+    troubles: Mutex<HashMap<&'static str, Lasting>>,
     /// When Redis was last seen to take no writes.
     writes_refused: Mutex<Option<Instant>>,
 }
@@ -141,8 +140,7 @@ impl Shared {
             server: Mutex::new(None),
             endpoint: Mutex::new(None),
             opened: AtomicBool::new(false),
-            started: Instant::now(),
-            warned_ms: AtomicU64::new(0),
+            troubles: Mutex::default(),
             writes_refused: Mutex::new(None),
             config,
         }
@@ -240,17 +238,12 @@ impl Shared {
         result
     }
 
-    /// Reports trouble that may come by the thousand, at most every few seconds.
-    pub(crate) fn warn_rarely(&self, what: &str, why: &str) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) + WARN_INTERVAL_MS;
-        let last = self.warned_ms.load(Ordering::Relaxed);
-        let due = now.saturating_sub(last) >= WARN_INTERVAL_MS;
-        if due
-            && self
-                .warned_ms
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
+    /// Reports trouble that may come by the thousand.
+    pub(crate) fn warn_rarely(&self, what: &'static str, why: &str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = troubles.entry(what).or_default().is_due();
+        drop(troubles);
+        if is_due {
             tracing::warn!(stream = self.destination.keys.requests, why, "{what}");
         }
     }

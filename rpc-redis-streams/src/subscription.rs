@@ -12,13 +12,11 @@ use crate::connector::Connector;
 use crate::error::RedisStreamsError;
 use crate::extent::{Extent, last_id};
 use crate::gaps::{Gaps, Missed};
+use crate::lasting::Lasting;
 use crate::shared::Shared;
 
 /// How often it is looked whether something was missed, while something comes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often it is reported.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One subscriber's place in the stream.
 #[derive(Debug)]
@@ -31,7 +29,7 @@ pub(crate) struct Subscription {
     looked: Instant,
     /// What was missed in all.
     total: u64,
-    warned: Option<Instant>,
+    missing: Lasting,
 }
 
 impl Subscription {
@@ -58,7 +56,7 @@ impl Subscription {
             has_news: false,
             looked: Instant::now(),
             total: 0,
-            warned: None,
+            missing: Lasting::default(),
         })
     }
 
@@ -120,8 +118,7 @@ impl Subscription {
         }
         endpoint.missed(missed);
         self.total += missed;
-        if self.warned.is_none_or(|last| last.elapsed() >= WARN_INTERVAL) {
-            self.warned = Some(Instant::now());
+        if self.missing.is_due() {
             tracing::warn!(
                 stream = io.destination.keys.requests,
                 missed,

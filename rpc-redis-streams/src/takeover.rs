@@ -21,8 +21,8 @@ const FOREIGN_IDLE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Estate {
     pub(crate) consumer: String,
-    /// Its last beat: if it has beaten since, it lives after all. Empty for one that never registered.
-    pub(crate) beat: String,
+    /// Its last beat: if it has beaten since, it lives after all. None if it never registered.
+    pub(crate) beat: Option<u64>,
     /// How long an entry must have been idle to be taken.
     pub(crate) min_idle: Duration,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Estate {
 impl Estate {
     /// Whether its consumer has said that it leaves it to others.
     pub(crate) fn is_handed_back(&self) -> bool {
-        self.beat == HANDED_BACK.to_string()
+        self.beat == Some(HANDED_BACK)
     }
 }
 
@@ -168,7 +168,7 @@ impl Sweeper {
                     }
                     open.push(Estate {
                         consumer: consumer.name.clone(),
-                        beat: beat.to_string(),
+                        beat: Some(beat),
                         // What was handed back may be taken at once.
                         min_idle: if beat == HANDED_BACK {
                             Duration::ZERO
@@ -184,7 +184,7 @@ impl Sweeper {
                     self.found_foreign = true;
                     open.push(Estate {
                         consumer: consumer.name.clone(),
-                        beat: String::new(),
+                        beat: None,
                         min_idle: FOREIGN_IDLE,
                     });
                 }

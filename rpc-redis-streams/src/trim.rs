@@ -13,6 +13,7 @@ use crate::entry;
 use crate::extent::Extent;
 use crate::groups::GroupState;
 use crate::keys::Keys;
+use crate::lasting::Lasting;
 use crate::patience::PatientConnection;
 use crate::registry::count_live;
 use crate::resp::Value;
@@ -20,9 +21,6 @@ use crate::retention::Retention;
 
 /// After so many death times without progress a group is asked after: long enough for its only worker to be restarted.
 const STILL: u32 = 6;
-
-/// How often trouble is reported that lasts: that work is dropped, or nearly, say.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Trims one stream.
 #[derive(Debug)]
@@ -39,8 +37,9 @@ pub(crate) struct Trimmer {
     endpoint: Arc<dyn Endpoint>,
     /// What was dropped unprocessed, in all.
     dropped: u64,
-    /// When that was last reported, and that it is near.
-    warned: [Option<Instant>; 2],
+    dropping: Lasting,
+    /// It is about to.
+    filling: Lasting,
 }
 
 impl Trimmer {
@@ -60,7 +59,8 @@ impl Trimmer {
             stalled: Stalled::new(death_time * STILL),
             endpoint,
             dropped: 0,
-            warned: [None; 2],
+            dropping: Lasting::default(),
+            filling: Lasting::default(),
         }
     }
 
@@ -147,11 +147,10 @@ impl Trimmer {
         };
         let max_len = bound.max_len();
         let found = bound.look(groups, &extent);
-        let [dropping, filling] = &mut self.warned;
         if found.dropped > 0 {
             self.endpoint.missed(found.dropped);
             self.dropped += found.dropped;
-            if is_due(dropping) {
+            if self.dropping.is_due() {
                 tracing::error!(
                     stream,
                     max_len,
@@ -161,7 +160,7 @@ impl Trimmer {
             }
         }
         if let Some((group, unsettled)) = found.nearly_full
-            && is_due(filling)
+            && self.filling.is_due()
         {
             tracing::warn!(
                 stream,
@@ -205,13 +204,4 @@ impl Trimmer {
         }
         Ok(())
     }
-}
-
-/// Whether something that was last reported at `warned` may be reported again; then it counts as reported.
-pub(crate) fn is_due(warned: &mut Option<Instant>) -> bool {
-    let due = warned.is_none_or(|last| last.elapsed() >= WARN_INTERVAL);
-    if due {
-        *warned = Some(Instant::now());
-    }
-    due
 }
