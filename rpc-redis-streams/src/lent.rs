@@ -13,14 +13,17 @@ const KEPT: usize = 2 << 20;
 /// How many times its own size the memory of a value may have: whoever holds it holds all of that.
 pub(crate) const SPACIOUS: usize = 4;
 
+/// From so many bytes on, glibc gives freed memory back to the system.
+const GIVEN_BACK: usize = 128 << 10;
+
 /// What is freed at once, so that glibc keeps up to twice as much of what is freed from then on.
 const RETAINED: usize = 4 << 20;
 
-/// Has the allocator keep the memory of values that are not ours to lend, such as what a handler is given: texts of a MiB.
+/// Has the allocator keep the memory of values that are not ours to lend, such as what a handler is given: long texts.
 ///
-/// The allocator of glibc gives freed memory back to the system from 128 KiB on, and learns by what it has seen freed, up to 32
-/// MiB, that this is not worth it. By MiB-sized values alone it learns just too little: their pages were new for each call, which
-/// took four times as long as reading and writing them. Other allocators make nothing of it.
+/// The allocator of glibc gives freed memory back to the system, and learns by what it has seen freed, up to 32 MiB, that this is
+/// not worth it. By the values alone it learns just too little: the pages of MiB-sized ones were new for each call, which took
+/// four times as long as reading and writing them. Other allocators make nothing of it.
 pub(crate) fn retain_freed_memory() {
     static RETAIN: Once = Once::new();
     // Nothing touches it, so that it never costs a page.
@@ -34,6 +37,9 @@ pub(crate) struct Lent(Bytes);
 impl Lent {
     /// Memory for a value of `length` bytes, if there is some that suits, and nobody holds it.
     pub(crate) fn take(&mut self, length: usize) -> Option<BytesMut> {
+        if length >= GIVEN_BACK {
+            retain_freed_memory();
+        }
         let suits = length..=length.saturating_mul(SPACIOUS);
         self.0 = match mem::take(&mut self.0).try_into_mut() {
             Ok(mut memory) if suits.contains(&memory.capacity()) => {

@@ -115,7 +115,6 @@ impl Shared {
             return Ok(payload.clone());
         };
         let _fetching = self.lane.fetching.acquire().await;
-        retain_freed_memory();
         let lent = self.lane.lent().take(parts.size);
         let mut value = lent.unwrap_or_default();
         let get = |index: usize| {

@@ -13,8 +13,9 @@ pub(crate) use write::{Sequence, write};
 const BLOCK: usize = 64;
 
 /// Whether one of the bytes of a block is not written as it is.
-fn has_escaped(block: &[u8]) -> bool {
-    // Without a branch, so that it is done many bytes at a time.
+#[inline]
+fn has_escaped(block: &[u8; BLOCK]) -> bool {
+    // Without a branch, and of a length that is known, so that it is done many bytes at a time.
     block.iter().fold(false, |found, byte| found | is_escaped(*byte))
 }
 

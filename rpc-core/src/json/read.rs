@@ -6,7 +6,7 @@ use serde::de::value::{Error, SeqDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{BLOCK, has_escaped};
+use super::{has_escaped, is_escaped};
 
 /// From how many bytes on a text is long.
 const LONG: usize = 1 << 10;
@@ -40,10 +40,13 @@ fn read_text<'de, S: DeserializeSeed<'de>>(json: &'de [u8], seed: S) -> Option<S
 /// The text between quotes, if nothing in it is escaped.
 fn plain(json: &[u8]) -> Option<&str> {
     let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    if text.chunks(BLOCK).any(has_escaped) {
-        return None;
+    let (blocks, rest) = text.as_chunks();
+    let is_any_escaped = blocks.iter().any(has_escaped) || rest.iter().copied().any(is_escaped);
+    if is_any_escaped {
+        None
+    } else {
+        str::from_utf8(text).ok()
     }
-    str::from_utf8(text).ok()
 }
 
 /// A text, for whoever wants one: of all others `serde_json` knows what it makes of them.

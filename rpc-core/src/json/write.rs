@@ -58,16 +58,18 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
     out.reserve(bytes.len() + BLOCK);
     out.push(b'"');
     let mut written = 0;
-    for (number, block) in bytes.chunks(BLOCK).enumerate() {
-        if !has_escaped(block) {
-            continue;
-        }
-        for (at, byte) in (number * BLOCK..).zip(block).filter(|(_, byte)| is_escaped(**byte)) {
+    let mut escape_in = |out: &mut Vec<u8>, begin: usize, block: &[u8]| {
+        for (at, byte) in (begin..).zip(block).filter(|(_, byte)| is_escaped(**byte)) {
             out.extend_from_slice(&bytes[written..at]);
             escape(out, *byte);
             written = at + 1;
         }
+    };
+    let (blocks, rest) = bytes.as_chunks();
+    for (number, block) in blocks.iter().enumerate().filter(|(_, block)| has_escaped(block)) {
+        escape_in(out, number * BLOCK, block);
     }
+    escape_in(out, bytes.len() - rest.len(), rest);
     out.extend_from_slice(&bytes[written..]);
     out.push(b'"');
 }
