@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How often one kind of trouble is reported.
-pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// One kind of trouble.
 #[derive(Debug, Default)]
