@@ -37,8 +37,8 @@ pub(crate) struct Trimmer {
     endpoint: Arc<dyn Endpoint>,
     /// What was dropped unprocessed, in all.
     dropped: u64,
+    /// That the stream drops work, and that it is about to.
     dropping: Lasting,
-    /// It is about to.
     filling: Lasting,
 }
 

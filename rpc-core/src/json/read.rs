@@ -41,12 +41,10 @@ fn read_text<'de, S: DeserializeSeed<'de>>(json: &'de [u8], seed: S) -> Option<S
 fn plain(json: &[u8]) -> Option<&str> {
     let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     let (blocks, rest) = text.as_chunks();
-    let is_any_escaped = blocks.iter().any(has_escaped) || rest.iter().copied().any(is_escaped);
-    if is_any_escaped {
-        None
-    } else {
-        str::from_utf8(text).ok()
+    if blocks.iter().any(has_escaped) || rest.iter().copied().any(is_escaped) {
+        return None;
     }
+    str::from_utf8(text).ok()
 }
 
 /// A text, for whoever wants one: of all others `serde_json` knows what it makes of them.
