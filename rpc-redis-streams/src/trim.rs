@@ -1,5 +1,6 @@
 //! Trimming what all groups have settled: the work of one worker, which leads the others.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub(crate) struct Trimmer {
     /// Of a stream that is cut to a length, whatever is settled.
     bound: Option<Bound>,
     death_time: Duration,
+    /// The other groups that it has seen.
+    others: BTreeSet<String>,
     /// As it was last recorded.
     floor: EntryId,
     stalled: Stalled,
@@ -55,6 +58,7 @@ impl Trimmer {
             group,
             bound: retention.max_len().map(Bound::new),
             death_time,
+            others: BTreeSet::new(),
             floor: EntryId::ZERO,
             stalled: Stalled::new(death_time * STILL),
             endpoint,
@@ -68,7 +72,7 @@ impl Trimmer {
     /// whether there was something to trim. `now_ms` is the time on Redis's clock.
     ///
     /// XINFO GROUPS, XPENDING for each group that has something pending, and, if there is something to trim, HSET and
-    /// XTRIM MINID ~. Now and then ZCOUNT, for each group that stands still. Where the stream is cut to a length, EVAL of
+    /// XTRIM MINID ~. ZCOUNT for each group that was destroyed, and now and then for each that stands still. Where the stream is cut to a length, EVAL of
     /// XINFO STREAM instead of the last two.
     pub(crate) fn trim(&mut self, connection: &mut PatientConnection, now_ms: u64) -> RedisResult<bool> {
         let groups: Value = redis::cmd("XINFO")
@@ -79,6 +83,9 @@ impl Trimmer {
             // Not understood: better to trim nothing.
             return Ok(false);
         };
+        if self.is_one_missing(connection, &groups, now_ms)? {
+            return Ok(false);
+        }
         let moved = self.settle_floor(connection, &groups)?;
         if self.bound.is_some() {
             self.watch_bound(connection, &groups)?;
@@ -88,14 +95,38 @@ impl Trimmer {
         Ok(moved)
     }
 
+    /// Whether a group that somebody works in was destroyed. It is about to be created anew, where it was: what it had not settled is
+    /// not to be trimmed meanwhile, which may be long, because a worker finds out when it reads, and reads when it has room.
+    fn is_one_missing(
+        &mut self,
+        connection: &mut PatientConnection,
+        groups: &[GroupState],
+        now_ms: u64,
+    ) -> RedisResult<bool> {
+        let exists = |name: &str| groups.iter().any(|group| group.name == name);
+        if !exists(&self.group) {
+            return Ok(true);
+        }
+        let missing: Vec<String> = self.others.iter().filter(|name| !exists(name)).cloned().collect();
+        for name in missing {
+            let live: u64 = count_live(&self.keys.workers(&name), now_ms, self.death_time).query(connection)?;
+            if live > 0 {
+                return Ok(true);
+            }
+            self.others.remove(&name);
+        }
+        for group in groups.iter().filter(|group| group.name != self.group) {
+            if !self.others.contains(&group.name) {
+                self.others.insert(group.name.clone());
+            }
+        }
+        Ok(false)
+    }
+
     /// Records the settled floor in `meta`: the oldest entry that some group has not acknowledged, where a group that joins
     /// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns
     /// whether the floor has moved.
     fn settle_floor(&mut self, connection: &mut PatientConnection, groups: &[GroupState]) -> RedisResult<bool> {
-        // Destroyed, and about to be created anew: what it had not settled is not to be trimmed meanwhile.
-        if !groups.iter().any(|group| group.name == self.group) {
-            return Ok(false);
-        }
         let mut floor: Option<EntryId> = None;
         for group in groups {
             let settled = self.settled_by(connection, group)?;

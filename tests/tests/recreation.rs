@@ -248,6 +248,51 @@ async fn a_group_is_created_anew_where_it_was_and_a_new_stream_from_its_start() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_destroyed_group_had_not_settled_is_not_trimmed_while_its_workers_are_busy() {
+    within(LIMIT, async {
+        // Each entry is a node of its own, so that Redis trims to the entry.
+        let server = RedisServer::builder()
+            .arg("--stream-node-max-entries", "1")
+            .start()
+            .await;
+        let (free, busy) = (Gate::new(), Gate::new());
+        free.open();
+        let quick = support::worker_config(&server).heartbeat_interval(Duration::from_millis(100));
+        let _free = support::start(quick.clone().group("free"), &free).await;
+        let worker = support::start(quick.group("busy").concurrency(1), &busy).await;
+        let channel = client(&server, Mode::Group).await;
+        let echo = EchoClient::new(&channel);
+        // One that keeps the only worker of its group busy, and notes that wait behind it.
+        let _held = tokio::spawn(echo.without_timeout().gated(1));
+        eventually(SOON, "it runs", async || busy.running() == 1).await;
+        for n in 0..10 {
+            echo.note(n).await.unwrap();
+        }
+        eventually(SOON, "the other group has run them", async || free.runs() == 11).await;
+        let io = support::connect(&server, Mode::Group).await;
+        let held = io.entries(.., 1).await.unwrap()[0].id.to_string();
+        let floor = async || -> Option<String> {
+            let floor = server.command(&["HGET", "{faults}:meta", "floor"]).await;
+            redis::from_redis_value(floor).unwrap()
+        };
+        eventually(SOON, "the first one holds back trimming", async || {
+            floor().await.as_ref() == Some(&held)
+        })
+        .await;
+        server.command(&["XGROUP", "DESTROY", "faults", "busy"]).await;
+        // Both leaders look after the stream once a beat, and are not to find that all is settled.
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(floor().await.as_ref(), Some(&held));
+        }
+        busy.open();
+        eventually(SOON, "they are run in the new group", async || busy.runs() >= 11).await;
+        worker.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_trimmed_is_not_taken_for_a_deleted_one() {
     within(LIMIT, async {
         // Each entry is a node of its own, so that Redis trims to the entry.
