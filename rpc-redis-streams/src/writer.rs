@@ -48,6 +48,9 @@ const LINGER: Duration = TICK;
 /// How often the inbox is looked after, and what Redis refuses for good is tried again.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How often, while there is no connection, what nobody waits for any more is forgotten.
+const PURGE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     io: Arc<Shared>,
@@ -328,6 +331,20 @@ impl Writer {
     /// Connects again, until the inbox has been looked after: it may have gone with a restart, which is to be known before
     /// anything is sent that would be answered there.
     async fn reconnect(&mut self) {
+        let io = Arc::clone(&self.io);
+        let purge = async {
+            loop {
+                sleep(PURGE_PAUSE).await;
+                io.purge_outbox();
+            }
+        };
+        tokio::select! {
+            () = self.connect_anew() => {}
+            () = purge => {}
+        }
+    }
+
+    async fn connect_anew(&mut self) {
         loop {
             self.connection = self.io.connector.reconnect("writer").await;
             match self.mailbox.renew(&self.io, &mut self.connection).await {
