@@ -29,8 +29,10 @@ use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::writer::Writer;
 
-/// How long `close` waits for Redis to take the last replies.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How long `close` waits for Redis to take the last replies, and then to leave the registry: also when it does not take them,
+/// or what had not begun would count as begun.
+const REPLIES_LIMIT: Duration = Duration::from_secs(4);
+const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// At each multiple of so many waiting messages, those that nobody waits for are forgotten.
 const PURGE_EVERY: usize = 4096;
@@ -268,14 +270,13 @@ impl RpcIo for RedisStreamsIo {
     }
 
     async fn close(&self) {
-        let closing = async {
-            self.inner.outbox.idle().await;
-            self.inner.deregister().await
-        };
-        match timeout(CLOSE_LIMIT, closing).await {
+        if timeout(REPLIES_LIMIT, self.inner.outbox.idle()).await.is_err() {
+            tracing::warn!("closed before redis had taken everything; what is pending will be run again");
+        }
+        match timeout(LEAVE_LIMIT, self.inner.deregister()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "closed without deregistering; the registry will notice"),
-            Err(_) => tracing::warn!("closed before redis had taken everything; what is pending will be run again"),
+            Err(_) => tracing::warn!("closed without deregistering: redis does not answer; the registry will notice"),
         }
         self.abort();
     }

@@ -202,20 +202,15 @@ impl Shared {
                 self.hand_back(&mut leave);
             }
             registration.leave(&to.keys, &mut leave);
-            if self.config.mode() == Mode::Group {
-                let workers = to.keys.workers(&to.group);
-                // First said to have left, then removed if nothing is pending: what is, others take over at once.
-                leave.cmd("ZADD").arg(&workers).arg(HANDED_BACK).arg(&to.consumer);
-                // Unless a read may still be served: then it stays on the list, for others to remove later.
-                if self.group_drained.is_cancelled() {
-                    leave.cmd("EVAL").arg(REMOVE_DEAD_CONSUMER).arg(2);
-                    leave
-                        .arg(&to.keys.requests)
-                        .arg(&workers)
-                        .arg(&to.group)
-                        .arg(&to.consumer)
-                        .arg(HANDED_BACK);
-                }
+            // Removed if nothing is pending, unless a read may still be served: then others remove it later.
+            if self.config.mode() == Mode::Group && self.group_drained.is_cancelled() {
+                leave.cmd("EVAL").arg(REMOVE_DEAD_CONSUMER).arg(2);
+                leave
+                    .arg(&to.keys.requests)
+                    .arg(to.keys.workers(&to.group))
+                    .arg(&to.group)
+                    .arg(&to.consumer)
+                    .arg(HANDED_BACK);
             }
         }
         leave.cmd("DEL").arg(to.inbox());

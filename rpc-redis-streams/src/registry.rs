@@ -15,6 +15,7 @@ use crate::error::RedisStreamsError;
 use crate::keys::Keys;
 use crate::patience::PatientConnection;
 use crate::resp::Value;
+use crate::takeover::HANDED_BACK;
 
 /// How long the registry outlives the last server.
 const REGISTRY_TTL: Duration = Duration::from_secs(3600);
@@ -66,8 +67,7 @@ impl Registration {
         question
     }
 
-    /// The commands of one beat, at `now_ms` on Redis's clock: ZADD, HSET, and two PEXPIRE. Subscribers also sweep
-    /// their dead from the list of beats.
+    /// The commands of one beat, at `now_ms` on Redis's clock: ZADD, HSET, and two PEXPIRE.
     pub(crate) fn beat(&self, keys: &Keys, now_ms: u64) -> redis::Pipeline {
         let (beats, name) = (self.beats(keys), self.name());
         // Plain strings and numbers: this has a JSON form.
@@ -84,10 +84,16 @@ impl Registration {
         beat
     }
 
-    /// Adds the commands by which it leaves.
+    /// Adds the commands by which it leaves. A worker that has handed back what it had stays on the list of beats, as one whose
+    /// entries others may take over at once.
     pub(crate) fn leave(&self, keys: &Keys, leave: &mut redis::Pipeline) {
-        leave.cmd("ZREM").arg(self.beats(keys)).arg(self.name());
         leave.cmd("HDEL").arg(&keys.servers).arg(self.session.to_string());
+        let beats = self.beats(keys);
+        match &self.consumer {
+            // In place of the last beat: where Redis takes no more memory that stays, and others wait for the death time.
+            Some(consumer) => leave.cmd("ZADD").arg(beats).arg(HANDED_BACK).arg(consumer),
+            None => leave.cmd("ZREM").arg(beats).arg(self.name()),
+        };
     }
 }
 

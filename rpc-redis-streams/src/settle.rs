@@ -298,7 +298,12 @@ struct Part {
 /// Copies an entry, as it stands in the stream, to the dead letters, or the one request of it that is to go there: with all
 /// its fields (as many as Lua can pass on), behind those that say why; then acknowledges it, and only then. Arguments that lie in
 /// parts, which go away, are put into it. A script, because only Redis has the fields at hand; it runs rarely.
+///
+/// An entry that is none of requests may be found again before this has happened, and is not copied when it is not pending any more.
+/// (In a group that was destroyed meanwhile it is not known, and copied.)
 const ADD_DEAD_LETTER: &str = "\
+    local pending = not ARGV[9] and redis.pcall('XPENDING', KEYS[1], ARGV[6], ARGV[1], ARGV[1], 1) \
+    if pending and not pending.err and not pending[1] then return 0 end \
     local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) \
     local fields = found[1] and found[1][2] or {} \
     if ARGV[9] and fields[2] then fields = {fields[1], whole(part(fields[2], tonumber(ARGV[9])), ARGV[8])} end \

@@ -215,6 +215,52 @@ async fn a_reply_is_not_lost_when_redis_is_out_of_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_leaves_that_closes_while_redis_is_out_of_memory_is_taken_over() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let (one, two) = (Gate::new(), Gate::new());
+        let config = support::soon_dead(&server).close_grace(Duration::from_millis(100));
+        let first = support::start(config, &one).await;
+        let call = tokio::spawn(EchoClient::new(&client(&server, Mode::Group).await).gated(1));
+        eventually(SOON, "the call runs", async || one.running() == 1).await;
+        two.open();
+        let _second = support::start(support::soon_dead(&server), &two).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        first.close().await;
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        assert_eq!(call.await.unwrap().unwrap(), 1);
+        assert_eq!(two.runs(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_cannot_be_read_becomes_one_dead_letter_however_often_it_is_found() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let worker = support::start(support::worker_config(&server).concurrency(1), &gate).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        // Nothing is read while this runs.
+        let call = tokio::spawn(echo.gated(1));
+        eventually(SOON, "it runs", async || gate.running() == 1).await;
+        server.command(&["XADD", "faults", "*", "rpc1", "?"]).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        gate.open();
+        eventually(SOON, "it is found", async || worker.stats().malformed == 1).await;
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        eventually(SOON, "it is found again", async || worker.stats().malformed >= 2).await;
+        server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        assert_eq!(call.await.unwrap().unwrap(), 1);
+        eventually(SOON, "all is settled", async || pending(&server).await == 0).await;
+        worker.close().await;
+        let letters = server.command(&["XLEN", "{faults}:dead"]).await;
+        assert_eq!(letters, redis::Value::Int(1));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_out_of_memory_nothing_is_acknowledged_without_its_reply() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
