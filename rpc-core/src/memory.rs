@@ -1,6 +1,6 @@
 //! A broker inside the process: no server needed, and the same rules.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,6 +52,9 @@ struct Group {
     arrived: Arc<Notify>,
 }
 
+/// What a worker was handed and has not acknowledged; `None` when it has been given back, and nothing is taken any more.
+type Held = Arc<Mutex<Option<BTreeMap<EntryId, Delivery>>>>;
+
 impl MemoryBroker {
     /// An empty stream that its servers read in `mode`.
     #[must_use]
@@ -70,6 +73,7 @@ impl MemoryBroker {
             session: SessionId::generate(),
             group: "rpc-workers".to_owned(),
             settings: ChannelSettings::default(),
+            held: Arc::new(Mutex::new(Some(BTreeMap::new()))),
             reading: CancellationToken::new(),
             reader_done: CancellationToken::new(),
         }
@@ -104,6 +108,7 @@ pub struct MemoryIo {
     session: SessionId,
     group: String,
     settings: ChannelSettings,
+    held: Held,
     /// Cancelled when no more requests are to be read.
     reading: CancellationToken,
     reader_done: CancellationToken,
@@ -131,6 +136,25 @@ impl MemoryIo {
             Ok(()) => {}
             Err(failure) => self.tell_self(|own| own.failed(sequence, target, failure)),
         }
+    }
+
+    /// Gives what this worker had to the others of its group, in its old place; what it had begun is at its next attempt.
+    fn hand_back(&self, endpoint: &dyn Endpoint) {
+        let held = lock(&self.held).take().unwrap_or_default();
+        let group = self.broker.state().groups.get(&self.group).cloned();
+        let Some(group) = group.filter(|_| !held.is_empty()) else {
+            return;
+        };
+        let begun = endpoint.hand_back();
+        let mut waiting = lock(&group.waiting);
+        for (entry, mut delivery) in held.into_iter().rev() {
+            if begun.contains(&entry) {
+                delivery.requests.iter_mut().for_each(|request| request.attempt += 1);
+            }
+            waiting.push_front(delivery);
+        }
+        drop(waiting);
+        group.arrived.notify_one();
     }
 
     /// Who runs what was read so: one worker of the group, or each session.
@@ -219,7 +243,7 @@ impl MemoryIo {
 }
 
 /// Hands the requests of a group to one worker, as many as it has room for.
-async fn work(group: Group, endpoint: Arc<dyn Endpoint>) {
+async fn work(group: Group, endpoint: Arc<dyn Endpoint>, held: Held) {
     loop {
         let arrived = group.arrived.notified();
         let room = tokio::select! {
@@ -233,8 +257,14 @@ async fn work(group: Group, endpoint: Arc<dyn Endpoint>) {
         };
         let mut left = room;
         while left > 0 {
-            let Some(delivery) = lock(&group.waiting).pop_front() else {
-                break;
+            let delivery = {
+                let mut held = lock(&held);
+                let Some(held) = held.as_mut() else { return };
+                let Some(delivery) = lock(&group.waiting).pop_front() else {
+                    break;
+                };
+                held.insert(delivery.entry, delivery.clone());
+                delivery
             };
             left = left.saturating_sub(delivery.requests.len());
             endpoint.deliver(vec![delivery]);
@@ -291,8 +321,9 @@ impl RpcIo for MemoryIo {
         let group = state.groups.entry(self.group.clone()).or_default().clone();
         lock(&group.waiting).extend(unclaimed);
         let (reading, done) = (self.reading.clone(), self.reader_done.clone());
+        let held = Arc::clone(&self.held);
         tokio::spawn(async move {
-            reading.run_until_cancelled(work(group.clone(), endpoint)).await;
+            reading.run_until_cancelled(work(group.clone(), endpoint, held)).await;
             // What it was notified of, another worker must hear.
             group.arrived.notify_one();
             done.cancel();
@@ -318,6 +349,9 @@ impl RpcIo for MemoryIo {
                     endpoint.reply(self.session, vec![reply]);
                 }
                 if let Some(entry) = acknowledge {
+                    if let Some(held) = lock(&self.held).as_mut() {
+                        held.remove(&entry);
+                    }
                     self.tell_self(|own| own.confirmed(entry));
                 }
             }
@@ -423,7 +457,9 @@ impl RpcIo for MemoryIo {
         self.reading.cancel();
         // Dropped after the lock is released: with it may go the last handle of another channel.
         let member = self.broker.state().members.remove(&self.session);
-        drop(member);
+        if let Some(member) = member {
+            self.hand_back(&*member.endpoint);
+        }
     }
 }
 

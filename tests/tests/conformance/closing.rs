@@ -59,6 +59,24 @@ pub(crate) async fn handlers_that_outlast_the_grace_are_dropped<B: Backend>() {
     assert_eq!(observed.running(), 0);
 }
 
+pub(crate) async fn what_outlasts_the_grace_is_run_by_another_worker<B: Backend>() {
+    let backend = B::start(Mode::Group).await;
+    let (one, two) = (Observed::new("one"), Observed::new("two"));
+    let first = backend
+        .serve_with(server(&one), |settings| {
+            settings.close_grace = Duration::from_millis(100)
+        })
+        .await;
+    let probe = ProbeClient::new(&backend.client().await);
+    let call = tokio::spawn(probe.gated(7));
+    eventually(SOON, "the handler runs", async || one.running() == 1).await;
+    let _second = backend.serve(server(&two)).await;
+    two.open_gate();
+    first.close().await;
+    assert_eq!(call.await.unwrap().unwrap(), 7);
+    assert_eq!(two.runs(), 1);
+}
+
 pub(crate) async fn dropping_the_last_handle_ends_the_channel<B: Backend>() {
     let backend = B::start(Mode::Group).await;
     let observed = Observed::new("one");

@@ -98,6 +98,7 @@ conformance! {
     closing::handlers_that_outlast_the_grace_are_dropped,
     closing::a_handler_that_blocks_its_thread_does_not_hold_up_closing,
     closing::a_session_that_closes_takes_no_more_calls,
+    closing::what_outlasts_the_grace_is_run_by_another_worker,
     closing::dropping_the_last_handle_ends_the_channel,
     closing::a_signal_closes_those_who_obey,
     closing::services_with_the_same_names_are_refused,
