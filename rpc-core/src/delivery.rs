@@ -115,10 +115,14 @@ impl Arrival {
                 Kind::Call => Admission::Refuse(FaultKind::WorkerLost),
                 Kind::Notification => Admission::Bury(FaultKind::WorkerLost),
             },
-            // It has taken its workers along, again and again.
+            // It has taken its workers along, again and again. The attempt that it may have had before the group was created anew
+            // is not known to have killed anybody.
             Self {
-                attempt, max_attempts, ..
-            } if attempt > max_attempts => Admission::Bury(FaultKind::WorkerLost),
+                attempt,
+                max_attempts,
+                forgotten,
+                ..
+            } if attempt.saturating_sub(forgotten as u32) > max_attempts => Admission::Bury(FaultKind::WorkerLost),
             Self { .. } => Admission::Run,
         }
     }
@@ -363,6 +367,18 @@ mod tests {
         assert_eq!(poison.admit(), Admission::Bury(FaultKind::WorkerLost));
         let expired = Arrival { expired: true, ..note };
         assert_eq!(expired.admit(), Admission::Bury(FaultKind::Other));
+    }
+
+    #[test]
+    fn that_a_group_was_created_anew_does_not_count_as_the_death_of_a_worker() {
+        let again = Arrival {
+            forgotten: true,
+            attempt: 4,
+            ..CALL
+        };
+        assert_eq!(again.admit(), Admission::Run);
+        let poison = Arrival { attempt: 5, ..again };
+        assert_eq!(poison.admit(), Admission::Bury(FaultKind::WorkerLost));
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl<'a> Inbound<'a> {
                     self.skip(caller, entry.id);
                     return None;
                 }
+                packs::hide_group(&mut requests);
                 if origin == Origin::Group {
                     io.taken.note(entry.id, &requests);
                 }

@@ -91,6 +91,13 @@ pub(crate) fn is_for_others(requests: &[Request], group: &str) -> bool {
     whose.is_some_and(|whose| whose != group)
 }
 
+/// Takes away what names the group: a handler that passes its headers on is not to have its own calls skipped elsewhere.
+pub(crate) fn hide_group(requests: &mut [Request]) {
+    for request in requests {
+        request.headers.remove(GROUP_HEADER);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant as StdInstant};
@@ -164,6 +171,20 @@ call 01930000-0000-7000-8000-0000000000aa json
         assert!((400..=500).contains(&left), "{left}");
         assert_eq!(words.next(), Some("3"));
         assert!(command.contains("{\"traceparent\":\"00-ab\",\"rpc-group\":\"workers\"}[1,0]\n"));
+    }
+
+    #[test]
+    fn whose_an_entry_is_is_not_shown_to_handlers() {
+        let own = "call 01930000-0000-7000-8000-0000000000aa json\n2 calc.add - 2 31 5\n{\"rpc-group\":\"workers\",\"a\":\"b\"}[2,3]\n";
+        let Ok(Decoded::Requests { mut requests, .. }) =
+            wire::decode(entry(own).fields, later().written(EntryId::ZERO))
+        else {
+            panic!("{own}");
+        };
+        assert!(is_for_others(&requests, "others") && !is_for_others(&requests, "workers"));
+        hide_group(&mut requests);
+        let headers: Vec<_> = requests[0].headers.iter().collect();
+        assert_eq!(headers, [("a", "b")]);
     }
 
     #[test]

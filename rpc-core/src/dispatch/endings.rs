@@ -138,7 +138,7 @@ impl Dispatcher {
                 Fault::new(kind, reason)
             }
             FaultKind::WorkerLost if request.attempt > self.settings.max_deliveries => {
-                let died = request.attempt - 1;
+                let died = self.settings.max_deliveries;
                 let reason =
                     format!("{died} workers died while they ran it; it is a dead letter now: see their logs first");
                 Fault::new(kind, reason)
