@@ -68,7 +68,7 @@ impl RpcChannel {
         Self::builder(io).start().await
     }
 
-    /// Starts a channel that serves.
+    /// Begins with a channel that serves: add services, then start it.
     pub fn builder(io: impl RpcIo) -> ChannelBuilder {
         ChannelBuilder {
             io: Arc::new(io),
@@ -214,14 +214,13 @@ impl ChannelBuilder {
         let counters = Arc::new(Counters::default());
         let dispatcher = Dispatcher::new(services, Arc::clone(&io), Arc::clone(&counters), runtime.clone());
         let shared = Arc::new(Shared::new(Arc::clone(&io), dispatcher, counters, runtime));
-        let alive = Arc::new(Alive {
-            shared: Arc::clone(&shared),
-        });
+        let alive = Arc::new(Alive::new(Arc::clone(&shared)));
         let channel: Arc<dyn Route> = alive.clone();
         shared.dispatcher.set_channel(Arc::downgrade(&channel));
         drop(channel);
         io.open(shared.clone(), &shared.dispatcher.services().on_stream())
             .await?;
+        alive.opened();
         shared.runtime.spawn(Arc::clone(&shared).judge_refusals());
         shared.runtime.spawn(Arc::clone(&shared).watch_servers());
         Ok(RpcChannel { alive })

@@ -123,7 +123,8 @@ impl Context {
         self.inner.attempt
     }
 
-    /// Fires when the result is no longer wanted: the deadline has passed, or the channel closes and its grace is over.
+    /// Fires when the result is no longer wanted: the caller has given up, the deadline has passed, or the channel closes and its
+    /// grace is over.
     ///
     /// The handler's future is dropped in the same moment. The token is for what the handler has spawned elsewhere.
     #[must_use]

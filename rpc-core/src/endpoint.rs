@@ -45,7 +45,7 @@ impl Endpoint for Shared {
                 },
                 (SendFailure::Overloaded(reason), _) => CallError::Overloaded { method, reason },
                 (SendFailure::Indeterminate(reason), _) => CallError::Indeterminate { method, reason },
-                (SendFailure::NotSent(source), _) => CallError::Io { method, source },
+                (SendFailure::NotSent(error), _) => CallError::Io { method, error },
             })
         });
     }

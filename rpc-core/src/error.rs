@@ -137,12 +137,12 @@ pub enum CallError<E = Infallible> {
     },
 
     /// The call could not be sent; it did not run.
-    #[error("{method}: not sent: {source}")]
+    #[error("{method}: not sent: {error}")]
     Io {
         /// The method that was called.
         method: &'static str,
         /// What the IO said.
-        source: IoError,
+        error: IoError,
     },
 
     /// The server reports a fault that this version has no name for.
@@ -190,7 +190,7 @@ impl CallError {
             Self::SessionGone { method, session } => CallError::SessionGone { method, session },
             Self::Indeterminate { method, reason } => CallError::Indeterminate { method, reason },
             Self::Closed { method } => CallError::Closed { method },
-            Self::Io { method, source } => CallError::Io { method, source },
+            Self::Io { method, error } => CallError::Io { method, error },
             Self::Other { method, reason } => CallError::Other { method, reason },
         }
     }
@@ -280,7 +280,7 @@ mod tests {
         }
         let io = CallError::<Infallible>::Io {
             method: "calc.add",
-            source: IoError::new("connection refused"),
+            error: IoError::new("connection refused"),
         };
         assert_eq!(io.to_string(), "calc.add: not sent: connection refused");
     }

@@ -172,6 +172,8 @@ impl Shared {
 /// Held by the handles of a channel: when the last one goes, so does the channel.
 pub(crate) struct Alive {
     pub(crate) shared: Arc<Shared>,
+    /// Whether the IO is open: before, nothing runs that could end with the channel.
+    opened: AtomicBool,
 }
 
 impl Route for Alive {
@@ -181,6 +183,15 @@ impl Route for Alive {
 }
 
 impl Alive {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let opened = AtomicBool::new(false);
+        Self { shared, opened }
+    }
+
+    pub(crate) fn opened(&self) {
+        self.opened.store(true, Ordering::Release);
+    }
+
     /// Makes a call and waits for its end.
     ///
     /// Takes the channel and not a reference to it: a future that borrows from another has to be kept within it.
@@ -305,7 +316,7 @@ impl Drop for Alive {
     fn drop(&mut self) {
         // One that is closing does so to its end.
         if !self.shared.closing.load(Ordering::Acquire) {
-            if !self.shared.dispatcher.services().on_stream().is_empty() {
+            if self.opened.load(Ordering::Acquire) && !self.shared.dispatcher.services().on_stream().is_empty() {
                 tracing::warn!(
                     session = %self.shared.io.session(),
                     "a channel that serves was dropped without `close()`: what it runs ends here, and callers learn of it late"

@@ -15,8 +15,9 @@ use crate::options::{self, MethodOptions};
 use crate::{attributes, names, types};
 
 /// The client's own methods, which a method of the trait would hide.
-const RESERVED: [&str; 5] = [
+const RESERVED: [&str; 6] = [
     "new",
+    "clone",
     "with_timeout",
     "without_timeout",
     "with_header",

@@ -24,20 +24,20 @@ use crate::wire;
 const CLAIM: &str = "\
     local beat = redis.call('ZSCORE', KEYS[2], ARGV[2]) or '' \
     if beat ~= ARGV[6] and tonumber(beat) ~= tonumber(ARGV[6]) then return {{}, 0, false} end \
-    local claimed, alone, held_up = {}, tonumber(ARGV[8]), 0 \
+    local claimed, takes_last, held_up = {}, tonumber(ARGV[8]), 0 \
     for _, row in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[9], ARGV[2])) do \
         if #claimed == tonumber(ARGV[5]) then break end \
         if row[3] >= tonumber(ARGV[4]) then \
             local found = redis.call('XRANGE', KEYS[1], row[1], row[1]) \
             local had = row[4] + (attempt(found[1] and found[1][2][2] or '') or 1) - 1 \
             local last = had > 0 and had + 1 == tonumber(ARGV[7]) \
-            if last and alone == 0 then \
+            if last and takes_last == 0 then \
                 held_up = 1 \
             else \
                 redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, row[1]) \
                 if not found[1] then redis.call('XACK', KEYS[1], ARGV[1], row[1]) end \
                 claimed[#claimed + 1] = {row[1], row[4], found[1] and found[1][2] or {}, last and 1 or 0} \
-                if last then alone = 0 end \
+                if last then takes_last = 0 end \
             end \
         end \
     end \
@@ -73,9 +73,9 @@ pub(crate) struct ClaimedEntry {
     pub(crate) alone: bool,
 }
 
-/// What takes over at most `most` entries of `estate`, and, unless `alone`, none for its last attempt: the EVAL of
-/// XPENDING, and of XRANGE and XCLAIM for each.
-pub(crate) fn claim(to: &Destination, estate: &Estate, most: usize, max_deliveries: u32, alone: bool) -> Pipeline {
+/// What takes over at most `most` entries of `estate`, one of them at the most for its last attempt, if `takes_last`, and otherwise
+/// none: the EVAL of XPENDING, and of XRANGE and XCLAIM for each.
+pub(crate) fn claim(to: &Destination, estate: &Estate, most: usize, max_deliveries: u32, takes_last: bool) -> Pipeline {
     let mut claim = redis::pipe();
     claim.cmd("EVAL").arg(format!("{}{CLAIM}", wire::ATTEMPT_IN_LUA)).arg(3);
     claim
@@ -87,7 +87,10 @@ pub(crate) fn claim(to: &Destination, estate: &Estate, most: usize, max_deliveri
         .arg(estate.min_idle.as_millis() as u64)
         .arg(most)
         .arg(estate.beat.map_or(String::new(), |beat| beat.to_string()));
-    claim.arg(max_deliveries).arg(u8::from(alone)).arg(LOOKED_AT.max(most));
+    claim
+        .arg(max_deliveries)
+        .arg(u8::from(takes_last))
+        .arg(LOOKED_AT.max(most));
     claim.arg(boundary_field(&to.group));
     claim
 }

@@ -194,7 +194,7 @@ impl Connector {
             },
             _ => RedisStreamsError::Command {
                 command: "connect",
-                source: error,
+                error,
             },
         }
     }
@@ -225,7 +225,7 @@ impl Connector {
 
     fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {
         match broken {
-            Broken::Lost(source) => RedisStreamsError::Command { command, source },
+            Broken::Lost(error) => RedisStreamsError::Command { command, error },
             Broken::Garbled(garbled) => RedisStreamsError::unexpected(command, garbled),
             Broken::Silent => RedisStreamsError::Timeout {
                 address: self.address.clone(),
@@ -249,9 +249,7 @@ impl Connector {
 
     fn connected(&self, who: &'static str) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.entry(who).or_default();
-        latest.opened = Some(Instant::now());
-        latest.missing = None;
+        latest.entry(who).or_default().opened = Some(Instant::now());
     }
 
     fn not_connected(&self, who: &'static str, error: &RedisStreamsError) {
@@ -279,6 +277,7 @@ impl Connector {
             .without_max_times()
             .build();
         let mut reported = false;
+        let _missing = Missing { connector: self, who };
         sleep(self.haste(who)).await;
         loop {
             match self.connect().await {
@@ -301,6 +300,19 @@ impl Connector {
     }
 }
 
+/// Somebody tries to connect. Nothing is missing any more when that has succeeded, or when nobody tries.
+struct Missing<'a> {
+    connector: &'a Connector,
+    who: &'static str,
+}
+
+impl Drop for Missing<'_> {
+    fn drop(&mut self) {
+        let mut latest = self.connector.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.entry(self.who).or_default().missing = None;
+    }
+}
+
 /// Rustls panics when nobody has chosen who does its cryptography. An application that has is left its choice.
 #[cfg(feature = "tls")]
 fn choose_cryptography() {
@@ -315,5 +327,30 @@ impl std::fmt::Debug for Connector {
         f.debug_struct("Connector")
             .field("address", &self.address)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_missing_when_nobody_tries_to_connect_any_more() {
+        // Nothing listens there.
+        let config = Config::builder().url("unix:///nowhere/redis.sock").build().unwrap();
+        let connector = Connector::new(&config);
+        let trying = connector.reconnect("parts");
+        let given_up = timeout(Duration::from_millis(100), async {
+            tokio::pin!(trying);
+            loop {
+                let step = timeout(Duration::from_millis(1), &mut trying).await;
+                assert!(step.is_err());
+                if let Some(trouble) = connector.trouble() {
+                    break trouble;
+                }
+            }
+        });
+        assert!(given_up.await.unwrap().contains("no such socket"));
+        assert_eq!(connector.trouble(), None);
     }
 }

@@ -149,12 +149,12 @@ pub enum RedisStreamsError {
     InUse,
 
     /// The connection broke.
-    #[error("{command}: {source}")]
+    #[error("{command}: {error}")]
     Command {
         /// What was attempted.
         command: &'static str,
         /// What the operating system says.
-        source: io::Error,
+        error: io::Error,
     },
 
     /// Redis refused a command.

@@ -184,7 +184,7 @@ impl Shared {
             Ok(Err(_)) => Err(RedisStreamsError::NotOpen),
             Err(_) => Err(RedisStreamsError::Command {
                 command,
-                source: io::ErrorKind::TimedOut.into(),
+                error: io::ErrorKind::TimedOut.into(),
             }),
         }
     }

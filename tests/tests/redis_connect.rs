@@ -230,7 +230,7 @@ async fn a_client_that_came_before_the_servers_learns_their_mode() {
         let note = EchoClient::new(&early);
         eventually(LIMIT, "requests are refused", async || match note.note(1).await {
             Ok(()) => false,
-            Err(CallError::Io { source, .. }) => source.to_string().contains("is used in group mode"),
+            Err(CallError::Io { error, .. }) => error.to_string().contains("is used in group mode"),
             Err(other) => panic!("{other:?}"),
         })
         .await;

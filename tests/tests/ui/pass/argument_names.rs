@@ -12,7 +12,6 @@ trait Names {
         0
     }
     async fn call(&self) -> u8;
-    async fn clone(&self) -> u8;
     async fn descriptor(&self) -> u8;
     async fn fmt(&self) -> u8;
     async fn from(&self) -> u8;
