@@ -54,8 +54,9 @@ pub(crate) struct Options {
     /// idle sessions and large calls beside it; names what to run, all by default
     #[arg(long, value_delimiter = ',', num_args = 0.., value_name = "SCENARIO", conflicts_with = "only")]
     pub(crate) scaling: Option<Vec<String>>,
-    /// Measure what issue 4 sets bounds to, say which hold, and fail if one doesn't that must
-    #[arg(long, conflicts_with_all = ["scaling", "only", "callers", "payload", "json"])]
+    /// Measure what issue 4 sets bounds to, all by its defaults, say which hold, and fail if one doesn't that must
+    #[arg(long, conflicts_with_all = ["short", "scaling", "only", "callers", "payload", "json", "measure", "threads", "cpus",
+        "server", "appendonly", "io_threads"])]
     pub(crate) check: bool,
     /// Also draw throughput and 99th percentile over callers
     #[arg(long, value_name = "FILE.svg", conflicts_with = "scaling")]

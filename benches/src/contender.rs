@@ -15,7 +15,7 @@ pub(crate) enum Contender {
     /// This project, in a consumer group, with default settings.
     #[value(name = "ours/group")]
     Group,
-    /// The same with each call in an entry of its own.
+    /// The same with each request in an entry of its own; replies that are written at once still share one.
     #[value(name = "ours/group/unpacked")]
     Unpacked,
     /// The first with MessagePack instead of JSON.

@@ -83,7 +83,7 @@ async fn call_until(
 }
 
 /// As many bytes, another text for each caller, nothing that JSON would have to escape.
-fn payload(caller: usize, length: usize) -> String {
+pub(crate) fn payload(caller: usize, length: usize) -> String {
     let mut payload = format!("{caller}-");
     payload.extend(std::iter::repeat_n("0123456789abcdef", length / 16 + 1));
     payload.truncate(length);

@@ -76,7 +76,7 @@ async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
         return scaling::run(&settings, scenarios, rounds).await;
     }
     if options.check {
-        let (contenders, points, scenarios) = bounds::needed();
+        let (contenders, points, scenarios) = bounds::needed()?;
         let mut rows = comparison::run(&settings, &contenders, &points, rounds).await?;
         rows.extend(scaling::run(&settings, &scenarios, rounds).await?);
         return Ok(rows);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tests::Process;
 
@@ -12,7 +13,7 @@ use crate::contender::Contender;
 use crate::cpus::Cpus;
 use crate::runtime::Runtime;
 use crate::sample::{Observed, Sample};
-use crate::tasks::{Measure, READY, Task, WorkerReport};
+use crate::tasks::{BystanderReport, Measure, READY, Task, WorkerReport};
 
 /// How long processes may take to start, and longer than they are told to measure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -138,6 +139,11 @@ impl Settings {
         let limit = self.warm_up + self.measure + PATIENCE;
         let sample = client.wait_for_line(limit, |line| line.starts_with('{')).await;
         let mut sample: Sample = serde_json::from_str(&sample).context("the sample that a client printed")?;
+        if let Some(bystander) = &mut bystander {
+            // Also to see that it was there all the time.
+            let BystanderReport { large_rps } = ask(bystander).await.context("the report of a bystander")?;
+            sample.large_rps = (case.shape.large_beside > 0).then_some(large_rps);
+        }
         ask_workers(&mut workers, &mut sample).await?;
         Ok(sample)
     }
@@ -147,9 +153,7 @@ impl Settings {
 async fn ask_workers(workers: &mut [Process], sample: &mut Sample) -> anyhow::Result<()> {
     let mut reports: Vec<WorkerReport> = Vec::new();
     for worker in workers {
-        worker.terminate();
-        let report = worker.wait_for_line(PATIENCE, |line| line.starts_with('{')).await;
-        reports.push(serde_json::from_str(&report).context("the report that a worker printed")?);
+        reports.push(ask(worker).await.context("the report of a worker")?);
     }
     let handled = || reports.iter().map(|report| report.handled);
     if let (2.., Some(busiest), Some(laziest)) = (reports.len(), handled().max(), handled().min()) {
@@ -158,6 +162,13 @@ async fn ask_workers(workers: &mut [Process], sample: &mut Sample) -> anyhow::Re
     let allocations: Option<u64> = reports.iter().map(|report| report.allocations).sum();
     sample.worker_allocations = allocations.map(|count| count as f64 / sample.all_calls as f64);
     Ok(())
+}
+
+/// Ends a process by asking for its report.
+async fn ask<R: DeserializeOwned>(process: &mut Process) -> anyhow::Result<R> {
+    process.terminate();
+    let report = process.wait_for_line(PATIENCE, |line| line.starts_with('{')).await;
+    Ok(serde_json::from_str(&report)?)
 }
 
 fn start(role: &str, task: &impl Serialize) -> anyhow::Result<Process> {

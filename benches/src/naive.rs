@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::consumer_group;
 use crate::load::Echo;
 use crate::redis_connection::connect;
-use crate::tasks::ready;
+use crate::tasks::{or_die, ready};
 
 const REQUESTS: &str = "requests";
 const GROUP: &str = "workers";
@@ -47,12 +47,7 @@ pub(crate) async fn serve(address: &str) -> anyhow::Result<()> {
             .flat_map(|stream| stream.ids)
         {
             let mut writer = writer.clone();
-            tokio::spawn(async move {
-                if let Err(error) = answer(&mut writer, &entry).await {
-                    eprintln!("redis-crate/naive: {error:#}");
-                    std::process::exit(1);
-                }
-            });
+            tokio::spawn(async move { or_die("redis-crate/naive", answer(&mut writer, &entry).await) });
         }
     }
 }
@@ -86,12 +81,7 @@ impl Client {
         };
         let reader = connect(address).await?;
         let receiver = client.clone();
-        tokio::spawn(async move {
-            if let Err(error) = receiver.receive(reader).await {
-                eprintln!("redis-crate/naive: {error:#}");
-                std::process::exit(1);
-            }
-        });
+        tokio::spawn(async move { or_die("redis-crate/naive", receiver.receive(reader).await) });
         Ok(client)
     }
 

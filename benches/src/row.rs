@@ -50,10 +50,6 @@ pub(crate) struct Row {
     pub(crate) client_peak_kib: f64,
     pub(crate) worker_peak_kib: f64,
     pub(crate) redis_peak_kib: Option<f64>,
-    /// Memory of a worker before the first call.
-    pub(crate) worker_idle_kib: f64,
-    /// The part of it that is no mapped file.
-    pub(crate) worker_idle_anonymous_kib: f64,
     /// Allocations per call, if they are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) client_allocations: Option<f64>,
@@ -63,6 +59,12 @@ pub(crate) struct Row {
     /// Calls of the busiest worker per call of the laziest, if there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fairness: Option<f64>,
+    /// Large calls in a second, if some were made meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) large_rps: Option<f64>,
+    /// Calls in a second of each round, for ratios to others than the baseline.
+    #[serde(skip)]
+    pub(crate) rps_of_rounds: Vec<f64>,
     pub(crate) rounds: usize,
 }
 
@@ -113,13 +115,21 @@ impl Row {
             client_peak_kib: of(|sample| sample.client_peak_kib as f64),
             worker_peak_kib: of(|sample| sample.worker_peak_kib as f64),
             redis_peak_kib: of_some(|sample| sample.redis_peak_kib.map(|kib| kib as f64)),
-            worker_idle_kib: of(|sample| sample.worker_idle_kib as f64),
-            worker_idle_anonymous_kib: of(|sample| sample.worker_idle_anonymous_kib as f64),
             client_allocations: of_some(|sample| sample.client_allocations),
             worker_allocations: of_some(|sample| sample.worker_allocations),
             fairness: of_some(|sample| sample.fairness),
+            large_rps: of_some(|sample| sample.large_rps),
+            rps_of_rounds: samples.iter().map(|sample| sample.rps).collect(),
             rounds: samples.len(),
         }
+    }
+}
+
+impl Row {
+    /// Calls in a second relative to another's of the same run: the median of the ratios of the rounds.
+    pub(crate) fn ratio_to(&self, other: &Self) -> Option<f64> {
+        let rounds = self.rps_of_rounds.iter().zip(&other.rps_of_rounds);
+        median_of_some(rounds.map(|(own, other)| own / other))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::allocations;
 use crate::load::Outcome;
-use crate::process_usage::{cpu_us, memory_kib, peak_kib};
+use crate::process_usage::{cpu_us, peak_kib};
 use crate::redis_connection;
 use crate::redis_stats::RedisStats;
 
@@ -51,10 +51,6 @@ pub(crate) struct Sample {
     pub(crate) client_peak_kib: u64,
     /// The most memory that one worker has had.
     pub(crate) worker_peak_kib: u64,
-    /// The memory that one worker had before the first call.
-    pub(crate) worker_idle_kib: u64,
-    /// The part of it that is not a mapped file, such as the program.
-    pub(crate) worker_idle_anonymous_kib: u64,
     /// The most memory that the broker has had.
     pub(crate) redis_peak_kib: Option<u64>,
     /// Allocations per call of the client, if they are counted.
@@ -63,6 +59,8 @@ pub(crate) struct Sample {
     pub(crate) worker_allocations: Option<f64>,
     /// Calls of the busiest worker per call of the laziest, if there are several.
     pub(crate) fairness: Option<f64>,
+    /// Large calls in a second, if some were made meanwhile.
+    pub(crate) large_rps: Option<f64>,
 }
 
 /// CPU times and counters at one moment.
@@ -72,15 +70,6 @@ struct Moment {
     broker: Option<f64>,
     redis: Option<RedisStats>,
     allocations: Option<u64>,
-}
-
-/// The most memory that a worker has now, and how much of it is not a mapped file.
-pub(crate) fn idle_memory(observed: &Observed) -> anyhow::Result<(u64, u64)> {
-    let most = |field| {
-        let workers = observed.workers.iter().map(|pid| memory_kib(*pid, field));
-        anyhow::Ok(workers.collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or(0))
-    };
-    Ok((most("VmRSS")?, most("RssAnon")?))
 }
 
 /// Runs the load and says what it took.
@@ -146,14 +135,13 @@ pub(crate) async fn take(
         redis_bytes_out: redis.as_ref().map(|stats| per_call(stats.bytes_out as f64)),
         client_peak_kib: peak_kib(std::process::id())?,
         worker_peak_kib: peaks.into_iter().max().unwrap_or(0),
-        worker_idle_kib: 0,
-        worker_idle_anonymous_kib: 0,
         client_allocations: after
             .allocations
             .zip(before.allocations)
             .map(|(after, before)| per_call((after - before) as f64)),
         worker_allocations: None,
         fairness: None,
+        large_rps: None,
         redis_peak_kib: observed.broker.map(peak_kib).transpose()?,
     })
 }

@@ -31,6 +31,7 @@ const COLUMNS: &[Column] = &[
     ("allocations client", |row| some(row.client_allocations, 1)),
     ("worker", |row| some(row.worker_allocations, 1)),
     ("busiest/laziest", |row| some(row.fairness, 2)),
+    ("MiB calls/s", |row| some(row.large_rps, 0)),
 ];
 
 const NOTHING: &str = "-";

@@ -1,15 +1,17 @@
 //! What the processes of a measurement do: this program, started again with the task as an argument.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::contender::Contender;
-use crate::load::{Echo, Load};
+use crate::load::{self, Echo, Load};
 use crate::measurement::Case;
 #[cfg(feature = "peers")]
 use crate::peers;
@@ -47,6 +49,13 @@ pub(crate) struct WorkerReport {
     pub(crate) allocations: Option<u64>,
 }
 
+/// What a bystander says when it is asked to end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BystanderReport {
+    /// Large calls in a second.
+    pub(crate) large_rps: f64,
+}
+
 /// The first word of the line with which a process says that it works.
 pub(crate) const READY: &str = "ready";
 
@@ -56,6 +65,9 @@ pub(crate) static HANDLED: AtomicU64 = AtomicU64::new(0);
 /// Bytes of a large call beside small ones.
 const LARGE: usize = 1 << 20;
 
+/// Large calls that this process has made.
+static LARGE_CALLS: AtomicU64 = AtomicU64::new(0);
+
 /// Says that this process works, and at which address it listens, if it does.
 pub(crate) fn ready(address: &str) {
     println!("{READY} {address}");
@@ -64,19 +76,26 @@ pub(crate) fn ready(address: &str) {
 /// Serves until it is asked to end, and reports.
 pub(crate) fn work(task: &str) -> anyhow::Result<()> {
     let task: Task = read(task)?;
-    task.runtime.block_on(async {
-        let mut asked_to_end = signal(SignalKind::terminate())?;
-        tokio::select! {
-            ended = task.serve() => ended.context("it should serve until it is killed"),
-            _ = asked_to_end.recv() => {
-                let handled = HANDLED.load(Ordering::Relaxed);
-                let report = WorkerReport { handled, allocations: allocations::count() };
-                println!("{}", serde_json::to_string(&report)?);
-                // Waits for nothing: everybody else ends as well.
-                std::process::exit(0);
-            }
+    task.runtime.block_on(until_asked_to_end(task.serve(), || WorkerReport {
+        handled: HANDLED.load(Ordering::Relaxed),
+        allocations: allocations::count(),
+    }))
+}
+
+/// Does what is to be done until somebody wants a report.
+async fn until_asked_to_end<R: Serialize>(
+    work: impl Future<Output = anyhow::Result<()>>,
+    report: impl FnOnce() -> R,
+) -> anyhow::Result<()> {
+    let mut asked_to_end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = work => ended.context("it should work until it is asked to end"),
+        _ = asked_to_end.recv() => {
+            println!("{}", serde_json::to_string(&report())?);
+            // Waits for nothing: everybody else ends as well.
+            std::process::exit(0);
         }
-    })
+    }
 }
 
 /// Measures, and prints the sample.
@@ -91,13 +110,17 @@ pub(crate) fn measure(task: &str) -> anyhow::Result<()> {
 pub(crate) fn stand_by(task: &str) -> anyhow::Result<()> {
     let task: Task = read(task)?;
     let Task { case, address, .. } = &task;
-    task.runtime.block_on(async {
+    let began = Instant::now();
+    let stand = async {
         let sessions = case.shape.bystanders;
         match case.contender {
             Contender::Floor => beside(case, &floor::connect_all(address, "bystander", sessions).await?).await,
             _ => beside(case, &ours::connect_all(case, address, sessions).await?).await,
         }
-    })
+    };
+    task.runtime.block_on(until_asked_to_end(stand, || BystanderReport {
+        large_rps: LARGE_CALLS.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64(),
+    }))
 }
 
 async fn beside(case: &Case, clients: &[impl Echo]) -> anyhow::Result<()> {
@@ -167,10 +190,11 @@ impl Measure {
             time: Duration::from_millis(millis),
         };
         let measured = async {
-            let idle = sample::idle_memory(&self.observed)?;
             let warm_up = load(self.warm_up).run(clients).await?.latencies.len();
+            let (began, large) = (Instant::now(), LARGE_CALLS.load(Ordering::Relaxed));
             let mut sample = sample::take(&self.observed, load(self.measure).run(clients)).await?;
-            (sample.worker_idle_kib, sample.worker_idle_anonymous_kib) = idle;
+            let large = LARGE_CALLS.load(Ordering::Relaxed) - large;
+            sample.large_rps = (shape.large_within > 0).then(|| large as f64 / began.elapsed().as_secs_f64());
             sample.all_calls = sample.calls + warm_up;
             anyhow::Ok(sample)
         };
@@ -181,18 +205,34 @@ impl Measure {
     }
 }
 
-/// Makes large calls, as many at once; returns at once if that is none.
+/// Makes large calls, as many at once, until one fails; returns at once if that is none.
 async fn call_forever(callers: usize, client: &impl Echo) -> anyhow::Result<()> {
-    if callers == 0 {
-        return Ok(());
+    let mut calls = JoinSet::new();
+    for caller in 0..callers {
+        calls.spawn(call_large(client.clone(), load::payload(caller, LARGE)));
     }
-    let load = Load {
-        callers,
-        payload: LARGE,
-        time: Duration::from_secs(1),
-    };
+    match calls.join_next().await {
+        Some(ended) => ended?.map(|never| match never {}),
+        None => Ok(()),
+    }
+}
+
+async fn call_large(client: impl Echo, payload: String) -> anyhow::Result<Infallible> {
     loop {
-        load.run(std::slice::from_ref(client)).await?;
+        let reply = client.echo(&payload).await?;
+        ensure!(
+            reply.as_ref() == payload.as_bytes(),
+            "a large call was not answered with its own payload"
+        );
+        LARGE_CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A broken connection is the end of a process that has nothing to fall back on.
+pub(crate) fn or_die(who: &str, result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("{who}: {error:#}");
+        std::process::exit(1);
     }
 }
 

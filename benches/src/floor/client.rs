@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::entries::{Reader, number};
-use super::outbox::{Outbox, or_die};
+use super::outbox::Outbox;
 use super::{REQUESTS, TRIM_EVERY, connect, read_replies, request};
 use crate::load::Echo;
+use crate::tasks::or_die;
 
 /// Where the replies of a client go: tells the clients of one stream apart, so it must differ between them.
 type Inbox = Arc<str>;
@@ -34,7 +35,7 @@ impl Client {
             waiting: Arc::default(),
         };
         let receiver = client.clone();
-        tokio::spawn(async move { or_die(receiver.receive(reader).await) });
+        tokio::spawn(async move { or_die("floor", receiver.receive(reader).await) });
         Ok(client)
     }
 

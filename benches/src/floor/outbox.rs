@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
+use crate::tasks::or_die;
+
 /// The queue in front of one connection for writing.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -21,8 +23,8 @@ impl Outbox {
         let outbox = Arc::new(Self::default());
         let (replies, requests) = socket.into_split();
         let queue = Arc::clone(&outbox);
-        tokio::spawn(async move { or_die(write(&queue, requests).await) });
-        tokio::spawn(async move { or_die(check(replies).await) });
+        tokio::spawn(async move { or_die("floor", write(&queue, requests).await) });
+        tokio::spawn(async move { or_die("floor", check(replies).await) });
         outbox
     }
 
@@ -34,14 +36,6 @@ impl Outbox {
         if was_empty {
             self.filled.notify_one();
         }
-    }
-}
-
-/// A failed connection is the end of the process: a floor has no second storey.
-pub(super) fn or_die(result: anyhow::Result<()>) {
-    if let Err(error) = result {
-        eprintln!("floor: {error:#}");
-        std::process::exit(1);
     }
 }
 

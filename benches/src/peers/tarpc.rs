@@ -2,15 +2,18 @@
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use tarpc::client::Config;
 use tarpc::serde_transport::Transport;
 use tarpc::server::{BaseChannel, Channel};
 use tarpc::tokio_serde::formats::Bincode;
 use tarpc::{ClientMessage, Response, context};
+use tarpc::{client, server};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::load::Echo;
 use crate::tasks::ready;
+
+/// More calls than there are callers: its defaults are fewer.
+const AT_ONCE: usize = 4096;
 
 #[tarpc::service]
 trait Echoes {
@@ -34,7 +37,10 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
         socket.set_nodelay(true)?;
         let transport: Transport<_, ClientMessage<EchoesRequest>, Response<EchoesResponse>, _> =
             Transport::from((socket, Bincode::default()));
-        let mut responses = Box::pin(BaseChannel::with_defaults(transport).execute(Worker.serve()));
+        let config = server::Config {
+            pending_response_buffer: AT_ONCE,
+        };
+        let mut responses = Box::pin(BaseChannel::new(config, transport).execute(Worker.serve()));
         tokio::spawn(async move {
             while let Some(response) = responses.next().await {
                 tokio::spawn(response);
@@ -51,7 +57,10 @@ impl Client {
         let socket = TcpStream::connect(address).await.with_context(|| address.to_owned())?;
         socket.set_nodelay(true)?;
         let transport = Transport::from((socket, Bincode::default()));
-        Ok(Self(EchoesClient::new(Config::default(), transport).spawn()))
+        let mut config = client::Config::default();
+        config.max_in_flight_requests = AT_ONCE;
+        config.pending_request_buffer = AT_ONCE;
+        Ok(Self(EchoesClient::new(config, transport).spawn()))
     }
 }
 
