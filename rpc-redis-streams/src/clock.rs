@@ -9,6 +9,9 @@ use tokio::time;
 
 use crate::wire::Written;
 
+/// An answer that took longer does not tell the time: who knows when it was given, by a Redis or to a process that stood still?
+const PROMPT: Duration = Duration::from_millis(500);
+
 /// Redis's time, kept by a monotonic local clock between two looks at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
@@ -26,10 +29,14 @@ impl Clock {
         }
     }
 
-    /// Redis said it was `redis_ms` some time between `asked` and now.
+    /// Redis said it was `redis_ms` some time between `asked` and now: taken for now, because a clock that runs ahead drops calls
+    /// that have not expired. Not listened to if that was long, but for the first time.
     pub(crate) fn set(&self, redis_ms: u64, asked: Instant) {
-        let said = asked + asked.elapsed() / 2;
-        let since_start = millis(said.saturating_duration_since(self.started));
+        let now = Instant::now();
+        if now.saturating_duration_since(asked) > PROMPT && self.origin_ms.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let since_start = millis(now.saturating_duration_since(self.started));
         self.origin_ms
             .store(redis_ms.saturating_sub(since_start), Ordering::Relaxed);
     }
@@ -99,5 +106,16 @@ mod tests {
         assert!((5_000_000..5_001_000).contains(&clock.now_ms()));
         clock.set(1_000, Instant::now());
         assert!(clock.now_ms() < 2_000);
+    }
+
+    #[test]
+    fn an_answer_that_took_long_does_not_put_it_ahead() {
+        let (clock, long_ago) = (Clock::new(), Instant::now() - 4 * PROMPT);
+        clock.set(10_000, long_ago);
+        assert!((10_000..10_100).contains(&clock.now_ms()), "{}", clock.now_ms());
+        clock.set(20_000, long_ago);
+        assert!(clock.now_ms() < 11_000, "not listened to");
+        clock.set(20_000, Instant::now());
+        assert!(clock.now_ms() >= 20_000);
     }
 }

@@ -17,6 +17,7 @@ use crate::appetite::Appetite;
 use crate::claim::ALONE_POLL;
 use crate::commands::Commands;
 use crate::connection::{Broken, Connection};
+use crate::connector::ANSWER_LIMIT;
 use crate::creation::{ask_boundary, create_group};
 use crate::entry::{self, Entry};
 use crate::error::RedisStreamsError;
@@ -28,6 +29,10 @@ use crate::turns::let_others_run;
 
 /// A read with so many entries or more, and no fewer than it asked for, is likely to have left some in the stream.
 const FULL: usize = 4;
+
+/// How often it is looked for entries that are pending for this consumer and not held, if nothing has happened: a read may still be on
+/// its way when its connection is given up, and reach Redis long afterwards.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// XREADGROUP and HGET.
 const READ_ANSWERS: usize = 2;
@@ -321,6 +326,9 @@ impl GroupReader {
 
     fn looked(&mut self) {
         self.look_at.pop_front();
+        if self.look_at.is_empty() {
+            self.look_at.push_back(Instant::now() + LOOK_EVERY);
+        }
         self.io.inherited.store(true, Ordering::Release);
     }
 
@@ -342,7 +350,7 @@ impl GroupReader {
     async fn note_client_id(&mut self) {
         let mut command = redis::cmd("CLIENT");
         command.arg("ID");
-        let answer = self.connection.one(command, self.io.connector.connect_timeout()).await;
+        let answer = self.connection.one(command, ANSWER_LIMIT).await;
         // Without it (an ACL may forbid the command) a drain takes as long as a read blocks.
         let id = answer.ok().as_ref().and_then(entry::number).unwrap_or(0);
         self.io.estates.set_reader(id);

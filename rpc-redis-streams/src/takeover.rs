@@ -89,8 +89,7 @@ pub(crate) struct Sweeper {
     linger: Duration,
     /// Since when the dead have been seen without pending entries.
     settled: Vec<(String, Instant)>,
-    /// Whose death was reported, and their last beats.
-    reported: Vec<(String, u64)>,
+    deaths: Deaths,
     looked_for_foreign: Option<Instant>,
     /// Whether the last look found any; then it is looked again at each beat.
     found_foreign: bool,
@@ -105,7 +104,7 @@ impl Sweeper {
             death_time,
             linger: block_timeout + Duration::from_secs(1),
             settled: Vec::new(),
-            reported: Vec::new(),
+            deaths: Deaths::default(),
             looked_for_foreign: None,
             found_foreign: false,
         }
@@ -151,30 +150,21 @@ impl Sweeper {
         let beat_of = |name: &str| workers.iter().find(|(worker, _)| worker == name).map(|(_, beat)| *beat);
         let mut open = Vec::new();
         self.found_foreign = false;
-        self.reported.retain(|known| workers.contains(known));
+        self.deaths.forget_unless(workers);
         for consumer in consumers.iter().filter(|consumer| consumer.pending > 0) {
             match (dead(&consumer.name), beat_of(&consumer.name)) {
                 (Some(true), Some(beat)) => {
-                    let death = (consumer.name.clone(), beat);
-                    if beat != HANDED_BACK && !self.reported.contains(&death) {
-                        let (stream, worker, entries) = (&self.keys.requests, &consumer.name, consumer.pending);
-                        tracing::warn!(
-                            stream,
-                            worker,
-                            entries,
-                            "a worker has stopped beating and counts as dead; others take over the entries that it held"
-                        );
-                        self.reported.push(death);
-                    }
+                    // What was handed back may be taken at once.
+                    let min_idle = match beat {
+                        HANDED_BACK => Duration::ZERO,
+                        _ => self
+                            .deaths
+                            .min_idle(&self.keys.requests, consumer, beat, self.death_time, self.linger),
+                    };
                     open.push(Estate {
                         consumer: consumer.name.clone(),
                         beat: Some(beat),
-                        // What was handed back may be taken at once.
-                        min_idle: if beat == HANDED_BACK {
-                            Duration::ZERO
-                        } else {
-                            self.death_time
-                        },
+                        min_idle,
                     });
                 }
                 // Nobody counts as unregistered before this observer has watched for as long as a death takes.
@@ -241,6 +231,46 @@ impl Sweeper {
     }
 }
 
+/// Who has died with work in hand, their last beats, and since when that is known.
+#[derive(Debug, Default)]
+struct Deaths(Vec<(String, u64, Instant)>);
+
+impl Deaths {
+    /// Forgets those who are not among the workers any more, or have beaten since.
+    fn forget_unless(&mut self, workers: &[(String, u64)]) {
+        self.0
+            .retain(|(name, beat, _)| workers.iter().any(|worker| worker.0 == *name && worker.1 == *beat));
+    }
+
+    /// How long what a dead worker has in hand must have been with it, on Redis's clock. That may have gone back, by more than anybody
+    /// waits: of who has been known as dead for that time, and for as long as its last read may `linger`, everything may be taken.
+    fn min_idle(
+        &mut self,
+        stream: &str,
+        dead: &Consumer,
+        beat: u64,
+        death_time: Duration,
+        linger: Duration,
+    ) -> Duration {
+        let known = self.0.iter().find(|(name, ..)| *name == dead.name);
+        let Some((.., since)) = known else {
+            let (worker, entries) = (&dead.name, dead.pending);
+            tracing::warn!(
+                stream,
+                worker,
+                entries,
+                "a worker has stopped beating and counts as dead; others take over the entries that it held"
+            );
+            self.0.push((dead.name.clone(), beat, Instant::now()));
+            return death_time;
+        };
+        match since.elapsed() >= death_time + linger {
+            true => Duration::ZERO,
+            false => death_time,
+        }
+    }
+}
+
 /// The beat of a worker that has left with entries pending: others may take these at once.
 pub(crate) const HANDED_BACK: u64 = 0;
 
@@ -288,5 +318,30 @@ impl Consumer {
             pending: entry::number(consumer.get("pending")?)?,
             idle: Duration::from_millis(entry::number(consumer.get("idle")?)?),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_been_dead_for_long_has_had_everything_for_as_long() {
+        let death_time = Duration::from_millis(5);
+        let mut deaths = Deaths::default();
+        let dead = Consumer {
+            name: "dead".to_owned(),
+            pending: 1,
+            idle: Duration::ZERO,
+        };
+        let began = Instant::now();
+        assert_eq!(
+            deaths.min_idle("calc", &dead, 7, death_time, Duration::ZERO),
+            death_time
+        );
+        while !deaths.min_idle("calc", &dead, 7, death_time, Duration::ZERO).is_zero() {
+            assert!(began.elapsed() < Duration::from_secs(5));
+        }
+        assert!(began.elapsed() >= death_time);
     }
 }
