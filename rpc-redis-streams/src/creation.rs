@@ -85,7 +85,7 @@ pub(crate) async fn create_group(
 ///
 /// A floor that lies beyond the end of the stream is that of another stream, which had the same name. Where what lay at the
 /// floor, or just before it, is gone, the stream was deleted and not only its group (trimming leaves that alone): it is noted
-/// for those whose calls went with it.
+/// for those whose calls went with it, by an id that is another one each time.
 const CREATE: &str = "\
     local function beyond(a, b) \
         local am, as = string.match(a, '(%d+)-(%d+)') \
@@ -111,6 +111,7 @@ const CREATE: &str = "\
     local known = redis.call('HGET', KEYS[2], ARGV[2]) \
     redis.call('HSET', KEYS[2], ARGV[2], known and last or '0-0') \
     if known and (first == '0-0' or ARGV[3] ~= '' and beyond(first, ARGV[3])) then \
-        redis.call('HSET', KEYS[2], 'began', first) \
+        local now = redis.call('TIME') \
+        redis.call('HSET', KEYS[2], 'began', first ~= '0-0' and first or now[1] .. '-' .. now[2]) \
     end \
     return {1, redis.call('HGET', KEYS[2], ARGV[2])}";

@@ -90,7 +90,6 @@ impl Mailbox {
         }
         let began = answers.pop().as_ref().and_then(entry::id);
         let replaced = began.is_some() && began != self.began;
-        self.began = began.or(self.began);
         // Another inbox, under the name of one in which an id of the future was read: what is written to it is never read. Where
         // the clock is past what was read, it is.
         let deaf = answers
@@ -108,17 +107,25 @@ impl Mailbox {
                 .ask_raw(connection, "remove what is no inbox", &remove)
                 .await?;
         }
-        match entry::error(&renewed) {
+        let renewal = match entry::error(&renewed) {
             // Another server is to be found behind the address; on this one the inbox will not be kept.
             Some(("READONLY", answer)) => Err(RedisStreamsError::CommandRefused {
                 command: "PEXPIRE",
                 answer,
             }),
             Some(_) => Ok(Renewal::Kept),
-            None if deaf || foreign || entry::number(&renewed) == Some(0) => self.reopen(io, connection).await,
+            // Also where it is there again: the answer that said so was lost, and nobody was told.
+            None if self.lost || deaf || foreign || entry::number(&renewed) == Some(0) => {
+                self.reopen(io, connection).await
+            }
             None if replaced => Ok(Renewal::Replaced),
             None => Ok(Renewal::Kept),
+        };
+        // Found again as long as nobody is told.
+        if matches!(renewal, Ok(Renewal::Reopened | Renewal::Replaced)) {
+            self.began = began.or(self.began);
         }
+        renewal
     }
 
     /// The inbox is gone, by a flush or a long absence.

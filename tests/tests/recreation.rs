@@ -248,6 +248,26 @@ async fn a_group_is_created_anew_where_it_was_and_a_new_stream_from_its_start() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_time_that_a_stream_is_deleted_its_callers_are_told() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let gate = Gate::new();
+        let _worker = serve(&server, Mode::Group, &gate).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        for n in 1..=3 {
+            let waiting = tokio::spawn(echo.without_timeout().gated(n));
+            eventually(SOON, "it runs", async || gate.runs() == n).await;
+            server.command(&["DEL", "faults"]).await;
+            match tokio::time::timeout(SOON, waiting).await.unwrap().unwrap() {
+                Err(CallError::Indeterminate { reason, .. }) => assert!(reason.contains("deleted"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_destroyed_group_had_not_settled_is_not_trimmed_while_its_workers_are_busy() {
     within(LIMIT, async {
         // Each entry is a node of its own, so that Redis trims to the entry.
