@@ -17,6 +17,10 @@ use crate::error::RedisStreamsError;
 use crate::resp::Value;
 use crate::socket;
 
+/// How long Redis may take to answer what it is asked besides calls. As long as a connection may take to be opened by default, which is
+/// another matter: that may be far, or in a hurry.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long a name may take to be looked up, only to tell what went wrong.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(1);
 
@@ -112,6 +116,12 @@ impl Connector {
             Ok(answers) => answers,
             Err(broken) => return Err(self.mistaken(broken)),
         };
+        // Said by itself, whatever was asked, and then it hangs up.
+        let mut errors = answers.iter().filter_map(entry::error);
+        if let Some((_, reason)) = errors.find(|(_, answer)| answer.starts_with("ERR max number of clients")) {
+            let address = self.address.clone();
+            return Err(RedisStreamsError::HungUp { address, reason });
+        }
         let (ping, settings) = answers
             .split_last()
             .map_or((None, &[][..]), |(ping, rest)| (Some(ping), rest));
@@ -157,7 +167,7 @@ impl Connector {
                 address: self.address.clone(),
                 reason: broken.to_string(),
             },
-            Broken::Silent => self.explain("connect", broken),
+            Broken::Silent => self.explain("connect", broken, self.connect_timeout),
         }
     }
 
@@ -199,7 +209,7 @@ impl Connector {
         }
     }
 
-    /// Sends a pipeline within the connect timeout; returns one answer for each command, errors of Redis's among them.
+    /// Sends a pipeline; returns one answer for each command, errors of Redis's among them.
     pub(crate) async fn ask_raw(
         &self,
         connection: &mut Connection,
@@ -207,9 +217,9 @@ impl Connector {
         questions: &Pipeline,
     ) -> Result<Vec<Value>, RedisStreamsError> {
         connection
-            .run(questions, self.connect_timeout)
+            .run(questions, ANSWER_LIMIT)
             .await
-            .map_err(|broken| self.explain(command, broken))
+            .map_err(|broken| self.explain(command, broken, ANSWER_LIMIT))
     }
 
     /// The same, where an error of Redis's is one: it must not be read as "there is nothing".
@@ -223,13 +233,13 @@ impl Connector {
         entry::accepted(command, answers)
     }
 
-    fn explain(&self, command: &'static str, broken: Broken) -> RedisStreamsError {
+    fn explain(&self, command: &'static str, broken: Broken, timeout: Duration) -> RedisStreamsError {
         match broken {
             Broken::Lost(error) => RedisStreamsError::Command { command, error },
             Broken::Garbled(garbled) => RedisStreamsError::unexpected(command, garbled),
             Broken::Silent => RedisStreamsError::Timeout {
                 address: self.address.clone(),
-                timeout: self.connect_timeout,
+                timeout,
             },
         }
     }
@@ -259,12 +269,33 @@ impl Connector {
         *missing = Some((since, error.to_string()));
     }
 
+    /// Whether `who` waits for a connection.
+    pub(crate) fn is_missing(&self, who: &'static str) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.get(who).is_some_and(|latest| latest.missing.is_some())
+    }
+
+    /// Whether a connection was lost, and was opened again so short a time ago.
+    pub(crate) fn came_back(&self, within: Duration) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = latest.values().filter_map(|latest| latest.opened);
+        opened.any(|opened| opened.elapsed() < within)
+    }
+
     /// Since when a connection is missing, and why, for a person.
     pub(crate) fn trouble(&self) -> Option<String> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = latest.values().filter_map(|latest| latest.missing.as_ref());
         let (since, why) = missing.min_by_key(|(since, _)| *since)?;
         Some(format!("not connected for {} s: {why}", since.elapsed().as_secs()))
+    }
+
+    /// Tries once, and not at once if the last one was lost as soon as it was there.
+    pub(crate) async fn connect_again(&self, who: &'static str) -> Result<Connection, RedisStreamsError> {
+        sleep(self.haste(who)).await;
+        let connection = self.connect().await?;
+        self.connected(who);
+        Ok(connection)
     }
 
     /// Tries until it succeeds: from 20 ms to 1 s between attempts, with jitter, so that the clients of a server that

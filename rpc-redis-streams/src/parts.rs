@@ -16,9 +16,10 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::commands::{Commands, ttl_ms};
+use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::lent::retain_freed_memory;
-use crate::report::{code_of, is_passing};
+use crate::report::is_passing;
 use crate::resp::Value;
 use crate::shared::{REFUSED_PAUSE, Shared};
 use crate::wire::Parts;
@@ -86,7 +87,7 @@ impl Shared {
         };
         let mut written = 0;
         while written < parts.count {
-            let carried = self.lane.carry(self, written..parts.count, set, |_| true).await;
+            let carried = self.lane.carry(self, true, written..parts.count, set, |_| true).await;
             written = carried.done;
             let Some(end) = carried.end else { continue };
             self.remove(Parts {
@@ -136,13 +137,13 @@ impl Shared {
         };
         let mut fetched = 0;
         while fetched < parts.count {
-            let carried = self.lane.carry(self, fetched..parts.count, get, &mut take).await;
+            let carried = self.lane.carry(self, false, fetched..parts.count, get, &mut take).await;
             fetched = carried.done;
             match carried.end {
                 None => {}
                 Some(End::Unwanted) if !wanted() => return Err("nobody waits for it any more".to_owned()),
                 Some(End::Unwanted) => return Err(gone(parts)),
-                Some(End::Refused(answer)) if is_passing(code_of(&answer)) => {
+                Some(End::Refused(answer)) if is_passing(entry::code_of(&answer)) => {
                     sleep(REFUSED_PAUSE).await;
                 }
                 Some(End::Refused(answer)) => {

@@ -229,6 +229,22 @@ async fn where_redis_takes_no_parts_a_large_payload_goes_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_redis_takes_no_more_connections_a_large_payload_goes_whole() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        assert_eq!(echo.echo("connected".to_owned()).await.unwrap(), "connected");
+        // The first is written on another connection.
+        eventually(SOON, "it beats", async || server.counted("zadd", "calls").await >= 2).await;
+        server.command(&["CONFIG", "SET", "maxclients", "1"]).await;
+        let text = text();
+        assert_eq!(echo.echo(text.clone()).await.unwrap(), text);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_call_for_which_redis_has_no_memory_is_refused_and_leaves_nothing_behind() {
     within(LIMIT, async {
         let server = RedisServer::start().await;

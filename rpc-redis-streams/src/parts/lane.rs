@@ -109,48 +109,63 @@ impl Default for Lane {
     }
 }
 
+/// A connection, however long it takes; or why there is none.
+async fn connect(io: &Shared, may_go_whole: bool) -> Result<Connection, String> {
+    match io.connector.connect_again("parts").await {
+        Ok(connection) => Ok(connection),
+        Err(error) if may_go_whole && !io.connector.is_missing("writer") => Err(error.to_string()),
+        Err(_) => Ok(io.connector.reconnect("parts").await),
+    }
+}
+
 impl Lane {
     /// Asks for the next of these parts, as many as there are in a run, what `command` says, in order, and has `take` take the answers, until one of them says that
     /// it is not to go on.
     ///
-    /// For as long as it takes: what was not answered is asked again when the connection is lost.
+    /// For as long as it takes: what was not answered is asked again when the connection is lost. Unless they `may_go_whole`: then not if
+    /// no connection is to be had, although there is one for everything else (`maxclients`, say).
     pub(super) async fn carry(
         &self,
         io: &Shared,
+        may_go_whole: bool,
         parts: Range<usize>,
         command: impl Fn(usize) -> Option<Commands>,
         mut take: impl FnMut(Value) -> bool,
     ) -> Carried {
         let mut slot = self.connection.lock().await;
         // Taken out while in use: whoever is dropped in here leaves none behind that could give his answers to another.
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => match io.connector.connect().await {
-                Ok(connection) => connection,
-                Err(_) => io.connector.reconnect("parts").await,
-            },
-        };
         let mut carried = Carried {
             asked: parts.start,
             done: parts.start,
             end: None,
         };
+        let mut held = slot.take();
         let until = parts.end.min(parts.start + RUN);
-        while let Err(broken) = self
-            .run(&io.outbox, &mut connection, until, &mut carried, &command, &mut take)
-            .await
-        {
-            tracing::debug!(%broken, "the connection for parts is lost");
+        loop {
+            let mut connection = match held.take() {
+                Some(connection) => connection,
+                None => match connect(io, may_go_whole).await {
+                    Ok(connection) => connection,
+                    Err(why) => {
+                        carried.end = Some(End::Refused(why));
+                        return carried;
+                    }
+                },
+            };
+            let run = self.run(&io.outbox, &mut connection, until, &mut carried, &command, &mut take);
+            match run.await {
+                // What refuses to write may have become a replica: another server is to be found behind the address.
+                Ok(()) if matches!(carried.end, Some(End::Refused(_))) => return carried,
+                Ok(()) => {
+                    *slot = Some(connection);
+                    return carried;
+                }
+                Err(broken) => tracing::debug!(%broken, "the connection for parts is lost"),
+            }
             if carried.end.is_some() {
                 return carried;
             }
-            connection = io.connector.reconnect("parts").await;
         }
-        // What refuses to write may have become a replica: another server is to be found behind the address.
-        if !matches!(carried.end, Some(End::Refused(_))) {
-            *slot = Some(connection);
-        }
-        carried
     }
 
     /// The same on this connection, up to the part `until`; fails if the connection is lost.
