@@ -182,9 +182,21 @@ pub(crate) fn id(value: &Value) -> Option<EntryId> {
 /// The error that Redis gave as an answer: its code and its text.
 pub(crate) fn error(value: &Value) -> Option<(&str, String)> {
     match value {
-        Value::Error(text) => Some((text.split(' ').next().unwrap_or_default(), text.clone())),
+        Value::Error(text) => Some((code_of(text), text.clone())),
         _ => None,
     }
+}
+
+/// The code with which an error of Redis's starts. Before Redis 7 the error of a command within a script is quoted, behind a code that
+/// says no more than that.
+pub(crate) fn code_of(answer: &str) -> &str {
+    let first = |text: &str| text.find(' ').unwrap_or(text.len());
+    if answer.starts_with("ERR Error running script")
+        && let Some((_, quoted)) = answer.rsplit_once(": -")
+    {
+        return &quoted[..first(quoted)];
+    }
+    &answer[..first(answer)]
 }
 
 /// The answers to `command`, unless one of them is an error.
@@ -199,7 +211,7 @@ pub(crate) fn accepted(command: &'static str, answers: Vec<Value>) -> Result<Vec
 pub(crate) fn time_ms(value: Value) -> Option<u64> {
     let parts = list(value);
     let (seconds, micros) = (number(parts.first()?)?, number(parts.get(1)?)?);
-    Some(seconds * 1000 + micros / 1000)
+    seconds.checked_mul(1000)?.checked_add(micros / 1000)
 }
 
 #[cfg(test)]
@@ -208,6 +220,15 @@ mod tests {
 
     fn bulk(text: &str) -> Value {
         Value::Bulk(text.to_owned().into())
+    }
+
+    #[test]
+    fn the_code_of_an_error_within_a_script_is_that_of_its_command() {
+        assert_eq!(code_of("OOM command not allowed"), "OOM");
+        assert_eq!(code_of("ERR"), "ERR");
+        let old = "ERR Error running script (call to f_7a): @user_script:1: @user_script: 1: -READONLY You can't write";
+        assert_eq!(code_of(old), "READONLY");
+        assert_eq!(code_of("ERR Error running script: no more is said"), "ERR");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::busy_poll;
 use crate::config::Config;
 use crate::connector::Connector;
 use crate::dedupe;
+use crate::entry;
 use crate::error::RedisStreamsError;
 use crate::group::GroupReader;
 use crate::inbox::{InboxReader, reads_stream};
@@ -24,7 +25,7 @@ use crate::lifeline;
 use crate::meta;
 use crate::outbox::Message;
 use crate::registry::{self, LIST_SERVERS, Servers};
-use crate::report::{code_of, is_passing};
+use crate::report::is_passing;
 use crate::shared::Shared;
 use crate::subscription::Subscription;
 use crate::writer::Writer;
@@ -216,8 +217,12 @@ impl RpcIo for RedisStreamsIo {
         let servers = Servers::read(inner.ask(LIST_SERVERS, Servers::question(keys)).await?);
         let beats = inner.ask(LIST_SERVERS, servers.beats_question(keys)).await?;
         let mut peers = servers.peers(keys, beats, inner.config.death_time());
-        if !peers.is_empty() && peers.iter().all(|peer| !peer.alive) && inner.cannot_beat().await {
-            peers.iter_mut().for_each(|peer| peer.alive = true);
+        if !peers.is_empty() && peers.iter().all(|peer| !peer.alive) {
+            // They may not have found their way back yet, or Redis takes no beats.
+            let back = inner.connector.came_back(2 * inner.config.heartbeat_interval());
+            if back || inner.cannot_beat().await {
+                peers.iter_mut().for_each(|peer| peer.alive = true);
+            }
         }
         Ok(peers)
     }
@@ -250,10 +255,7 @@ impl RpcIo for RedisStreamsIo {
         claim.add_command(dedupe::claim(&io.destination, run, &io.estates.dead()));
         let answer = match io.ask(dedupe::COMMAND, claim).await {
             // An ACL, or a key of another type: it will not pass by itself.
-            // (Before 7.0, every error within a script has the code ERR.)
-            Err(RedisStreamsError::CommandRefused { answer, .. })
-                if !is_passing(code_of(&answer)) && !answer.contains("OOM command not allowed") =>
-            {
+            Err(RedisStreamsError::CommandRefused { answer, .. }) if !is_passing(entry::code_of(&answer)) => {
                 return Ok(Claim::Refused(answer));
             }
             other => other?.pop(),

@@ -48,7 +48,13 @@ impl Pack {
         // Payloads are slices, not copies.
         match wire::decode(entry.fields.clone(), moment.written(entry.id)) {
             Ok(Decoded::Requests { caller, mut requests }) if requests.len() > 1 => {
-                history.apply(&mut requests);
+                // Not what may have been before the group was created anew: it would count as the death of a worker in the entries
+                // that are written here, which are new.
+                let seen = History {
+                    forgotten: false,
+                    ..history
+                };
+                seen.apply(&mut requests);
                 let all = requests.len();
                 let now = Instant::now();
                 // An expired notification becomes a dead letter, when it is read.

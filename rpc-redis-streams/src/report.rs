@@ -37,11 +37,6 @@ pub(crate) struct Report {
     pub(crate) demoted: bool,
 }
 
-/// The code with which an error of Redis's starts.
-pub(crate) fn code_of(answer: &str) -> &str {
-    answer.split(' ').next().unwrap_or_default()
-}
-
 /// Whether an error of Redis's is about its state rather than about the command: it may pass.
 pub(crate) fn is_passing(code: &str) -> bool {
     matches!(

@@ -16,7 +16,7 @@ use crate::destination::{Destination, add_entry};
 use crate::entry;
 use crate::outbox::Message;
 use crate::pieces::Pieces;
-use crate::report::{Fate, Report, code_of, is_passing};
+use crate::report::{Fate, Report, is_passing};
 use crate::resp::Value;
 use crate::transaction::{self, Run};
 use crate::wire::{self, Form, Parts};
@@ -142,7 +142,7 @@ impl Settling {
             }
             Run::Refused { answers, why } => {
                 let error = answers.iter().find_map(entry::error);
-                let (code, why) = error.unwrap_or_else(|| (code_of(&why), why.clone()));
+                let (code, why) = error.unwrap_or_else(|| (entry::code_of(&why), why.clone()));
                 self.refused(code, why, report);
             }
         }

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::connector::Connector;
+use crate::connector::{ANSWER_LIMIT, Connector};
 use crate::cursor::Cursor;
 use crate::destination::Destination;
 use crate::entry;
@@ -30,7 +30,7 @@ use crate::meta::{self, Agreement};
 use crate::outbox::{Message, Outbox, Question};
 use crate::parts::{Lane, LargeReplies, Taken};
 use crate::registry::Registration;
-use crate::report::{code_of, is_passing};
+use crate::report::is_passing;
 use crate::resp::Value;
 use crate::takeover::Estates;
 
@@ -178,7 +178,7 @@ impl Shared {
             commands: questions,
             answer: Some(answer),
         }));
-        match timeout(self.connector.connect_timeout(), answers).await {
+        match timeout(ANSWER_LIMIT, answers).await {
             Ok(Ok(answers)) => entry::accepted(command, answers),
             // There is no writer any more.
             Ok(Err(_)) => Err(RedisStreamsError::NotOpen),
@@ -208,7 +208,7 @@ impl Shared {
         let answer = self.ask("HSETNX of the wire version", probe).await;
         let mut refused = self.writes_refused.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(RedisStreamsError::CommandRefused { answer, .. }) = answer
-            && is_passing(code_of(&answer))
+            && is_passing(entry::code_of(&answer))
         {
             *refused = Some(Instant::now());
         }
