@@ -34,6 +34,9 @@ const FULL: usize = 4;
 /// its way when its connection is given up, and reach Redis long afterwards.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// The same, if Redis has refused that.
+const REFUSED_LOOK: Duration = Duration::from_secs(1);
+
 /// XREADGROUP and HGET.
 const READ_ANSWERS: usize = 2;
 
@@ -111,6 +114,11 @@ impl GroupReader {
                         Ok(0) => self.read(room).await,
                         // There may be more to take over, and there is less room.
                         Ok(_) => {}
+                        // By an ACL, say: it must not keep this worker from reading.
+                        Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                            io.warn_rarely("redis refuses to hand over what dead workers held", &answer);
+                            self.read(room).await;
+                        }
                         Err(error) => self.trouble(error).await,
                     }
                 }
@@ -320,6 +328,12 @@ impl GroupReader {
             Ok(()) if self.io.draining.is_cancelled() => {}
             Ok(()) => self.looked(),
             Err(RedisStreamsError::CommandRefused { answer, .. }) if answer.starts_with("NOGROUP") => self.looked(),
+            // Likewise.
+            Err(RedisStreamsError::CommandRefused { answer, .. }) => {
+                self.io.warn_rarely("redis does not say what is pending", &answer);
+                self.look_at.pop_front();
+                self.look_at.push_front(Instant::now() + REFUSED_LOOK);
+            }
             Err(error) => self.trouble(error).await,
         }
     }

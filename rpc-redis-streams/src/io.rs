@@ -33,7 +33,7 @@ use crate::writer::Writer;
 /// How long `close` waits for Redis to take the last replies, and then to leave the registry: also when it does not take them,
 /// or what had not begun would count as begun.
 const REPLIES_LIMIT: Duration = Duration::from_secs(4);
-const LEAVE_LIMIT: Duration = Duration::from_secs(1);
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// At each multiple of so many waiting messages, those that nobody waits for are forgotten.
 const PURGE_EVERY: usize = 4096;

@@ -235,6 +235,21 @@ async fn what_a_worker_leaves_that_closes_while_redis_is_out_of_memory_is_taken_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_not_ask_what_is_pending_goes_on_reading() {
+    within(LIMIT, async {
+        let server = RedisServer::start().await;
+        let _worker = serve(&server, Mode::Group, &Gate::new()).await;
+        let echo = EchoClient::new(&client(&server, Mode::Group).await);
+        assert_eq!(echo.echo("before".to_owned()).await.unwrap(), "before");
+        server.command(&["ACL", "SETUSER", "default", "-xpending"]).await;
+        // It asks when it has connected again.
+        server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        assert_eq!(echo.echo("after".to_owned()).await.unwrap(), "after");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_entry_that_cannot_be_read_becomes_one_dead_letter_however_often_it_is_found() {
     within(LIMIT, async {
         let server = RedisServer::start().await;
