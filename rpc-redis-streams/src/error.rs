@@ -31,7 +31,7 @@ pub enum RedisStreamsError {
     Timeout {
         /// The address, without credentials.
         address: String,
-        /// The `connect_timeout`.
+        /// How long was waited: the `connect_timeout`, or 5 s for an answer later.
         timeout: Duration,
     },
 

@@ -243,7 +243,8 @@ impl Deaths {
     }
 
     /// How long what a dead worker has in hand must have been with it, on Redis's clock. That may have gone back, by more than anybody
-    /// waits: of who has been known as dead for that time, and for as long as its last read may `linger`, everything may be taken.
+    /// waits: of who has been known as dead for that time, and for as long as its last read may `linger`, everything may be taken. A death that is
+    /// news goes to the log.
     fn min_idle(
         &mut self,
         stream: &str,

@@ -1,6 +1,5 @@
 //! Trimming what all groups have settled: the work of one worker, which leads the others.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +31,8 @@ pub(crate) struct Trimmer {
     /// Of a stream that is cut to a length, whatever is settled.
     bound: Option<Bound>,
     death_time: Duration,
-    /// The other groups that it has seen.
-    others: BTreeSet<String>,
+    /// The other groups that there were.
+    others: Vec<String>,
     /// As it was last recorded.
     floor: EntryId,
     stalled: Stalled,
@@ -58,7 +57,7 @@ impl Trimmer {
             group,
             bound: retention.max_len().map(Bound::new),
             death_time,
-            others: BTreeSet::new(),
+            others: Vec::new(),
             floor: EntryId::ZERO,
             stalled: Stalled::new(death_time * STILL),
             endpoint,
@@ -72,8 +71,8 @@ impl Trimmer {
     /// whether there was something to trim. `now_ms` is the time on Redis's clock.
     ///
     /// XINFO GROUPS, XPENDING for each group that has something pending, and, if there is something to trim, HSET and
-    /// XTRIM MINID ~. ZCOUNT for each group that was destroyed, and now and then for each that stands still. Where the stream is cut to a length, EVAL of
-    /// XINFO STREAM instead of the last two.
+    /// XTRIM MINID ~. ZCOUNT for each group that was destroyed, and now and then for each that stands still. Where the stream
+    /// is cut to a length, EVAL of XINFO STREAM instead of the last two.
     pub(crate) fn trim(&mut self, connection: &mut PatientConnection, now_ms: u64) -> RedisResult<bool> {
         let groups: Value = redis::cmd("XINFO")
             .arg("GROUPS")
@@ -83,10 +82,7 @@ impl Trimmer {
             // Not understood: better to trim nothing.
             return Ok(false);
         };
-        if self.is_one_missing(connection, &groups, now_ms)? {
-            return Ok(false);
-        }
-        let moved = self.settle_floor(connection, &groups)?;
+        let moved = self.settle_floor(connection, &groups, now_ms)?;
         if self.bound.is_some() {
             self.watch_bound(connection, &groups)?;
         } else {
@@ -107,26 +103,29 @@ impl Trimmer {
         if !exists(&self.group) {
             return Ok(true);
         }
-        let missing: Vec<String> = self.others.iter().filter(|name| !exists(name)).cloned().collect();
-        for name in missing {
-            let live: u64 = count_live(&self.keys.workers(&name), now_ms, self.death_time).query(connection)?;
+        for name in self.others.iter().filter(|name| !exists(name)) {
+            let live: u64 = count_live(&self.keys.workers(name), now_ms, self.death_time).query(connection)?;
             if live > 0 {
                 return Ok(true);
             }
-            self.others.remove(&name);
         }
-        for group in groups.iter().filter(|group| group.name != self.group) {
-            if !self.others.contains(&group.name) {
-                self.others.insert(group.name.clone());
-            }
-        }
+        let others = groups.iter().filter(|group| group.name != self.group);
+        self.others = others.map(|group| group.name.clone()).collect();
         Ok(false)
     }
 
     /// Records the settled floor in `meta`: the oldest entry that some group has not acknowledged, where a group that joins
     /// later, or has to be created again, starts. Trims the stream up to there, unless another bound is set. Returns
     /// whether the floor has moved.
-    fn settle_floor(&mut self, connection: &mut PatientConnection, groups: &[GroupState]) -> RedisResult<bool> {
+    fn settle_floor(
+        &mut self,
+        connection: &mut PatientConnection,
+        groups: &[GroupState],
+        now_ms: u64,
+    ) -> RedisResult<bool> {
+        if self.is_one_missing(connection, groups, now_ms)? {
+            return Ok(false);
+        }
         let mut floor: Option<EntryId> = None;
         for group in groups {
             let settled = self.settled_by(connection, group)?;
